@@ -1,0 +1,22 @@
+package warm
+import (
+ _ "github.com/elazarl/goproxy"
+ _ "github.com/open-policy-agent/opa/v1/rego"
+ _ "github.com/open-policy-agent/opa/v1/tester"
+ _ "github.com/open-policy-agent/opa/v1/loader"
+ _ "github.com/open-policy-agent/opa/v1/test/cases"
+ _ "github.com/open-policy-agent/opa/v1/dependencies"
+ _ "go.uber.org/zap"
+ _ "go.etcd.io/bbolt"
+ _ "go.yaml.in/yaml/v3"
+ _ "golang.org/x/net/idna"
+ _ "github.com/spf13/cobra"
+ _ "github.com/fsnotify/fsnotify"
+ _ "github.com/rogpeppe/go-internal/testscript"
+ _ "github.com/coder/websocket"
+ _ "github.com/prometheus/client_golang/prometheus/promhttp"
+ _ "github.com/oklog/ulid/v2"
+ _ "google.golang.org/grpc"
+ _ "github.com/go-json-experiment/json"
+ _ "golang.org/x/sync/singleflight"
+)
