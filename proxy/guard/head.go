@@ -34,6 +34,7 @@ type message struct {
 	hosts   int
 	length  int64 // -1: no Content-Length
 	chunked bool
+	upgrade bool
 }
 
 // headEnd returns the length of the head at the front of b, or 0 while it is
@@ -121,7 +122,6 @@ func (m *message) requestLine(line []byte) string {
 	if m.http10 && !m.connect {
 		return faultVersion // no persistent framing and no Host to rely on; CONNECT needs neither
 	}
-	m.takesOver = m.connect
 	return ""
 }
 
@@ -155,8 +155,8 @@ func (m *message) framing(name, value []byte) string {
 			return faultExpect
 		}
 	case 7:
-		if equal(name, "upgrade") {
-			m.takesOver = true
+		if equal(name, "upgrade") && equal(value, "websocket") {
+			m.upgrade = true
 		}
 	case 14:
 		if equal(name, "content-length") {
@@ -204,6 +204,8 @@ func (m *message) conclude() string {
 		m.body = body{state: chunkSize}
 	case m.length > 0:
 		m.body = body{state: counted, left: m.length}
+	default:
+		m.takesOver = m.connect || m.upgrade
 	}
 	return ""
 }
