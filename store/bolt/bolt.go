@@ -1,0 +1,243 @@
+// Package bolt keeps a [store.Store] in one file of the local disk, for one process.
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"chaperone/store"
+)
+
+// Store is a [store.Store] in a bbolt file. Every Save and Delete is one synced
+// transaction; writers that come together share one.
+type Store struct {
+	db  *bbolt.DB
+	now func() time.Time
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Options of a Store; the zero value is good.
+type Options struct {
+	// Now tells the time by which entries expire; time.Now when nil.
+	Now func() time.Time
+	// Wait is how long to wait for another process to let go of the file; 1 s when zero.
+	Wait time.Duration
+}
+
+var bucket = []byte("entries")
+
+// header precedes each value: version and expiry (unix nanoseconds, 0: never).
+const header = 16
+
+// Open opens the file at path, which it makes with mode 0600 when there is none.
+// It returns [store.ErrInUse] while another process has it open.
+func Open(path string, o Options) (*Store, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Wait == 0 {
+		o.Wait = time.Second
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: o.Wait, FreelistType: bbolt.FreelistMapType, NoFreelistSync: true})
+	if errors.Is(err, berrors.ErrTimeout) {
+		return nil, fmt.Errorf("opening %s: %w", path, store.ErrInUse)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	db.MaxBatchDelay = 2 * time.Millisecond
+	s := &Store{db: db, now: o.Now}
+	if err := s.prepare(path); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// prepare makes the bucket, and drops what expired while nobody looked.
+func (s *Store) prepare(path string) error {
+	if info, err := os.Stat(path); err != nil {
+		return err
+	} else if info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("its mode is %v; others may read it (chmod 600 %s)", info.Mode().Perm(), path)
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists(bucket)
+		if err != nil {
+			return err
+		}
+		var dead [][]byte
+		err = b.ForEach(func(k, v []byte) error {
+			if e, err := decode(k, v); err != nil || s.expired(e) {
+				dead = append(dead, bytes.Clone(k))
+				return err
+			}
+			return nil
+		})
+		for _, k := range dead {
+			err = errors.Join(err, b.Delete(k))
+		}
+		return err
+	})
+}
+
+func (s *Store) expired(e store.Entry) bool {
+	return !e.Expires.IsZero() && !s.now().Before(e.Expires)
+}
+
+// Load implements [store.Store].
+func (s *Store) Load(ctx context.Context, name string) (store.Entry, error) {
+	if err := ready(ctx, name); err != nil {
+		return store.Entry{}, err
+	}
+	var e store.Entry
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		var err error
+		e, err = s.find(tx.Bucket(bucket), name)
+		return err
+	})
+	if err != nil {
+		return store.Entry{}, named(name, err)
+	}
+	return e, nil
+}
+
+// Save implements [store.Store].
+func (s *Store) Save(ctx context.Context, e store.Entry) (store.Entry, error) {
+	if err := ready(ctx, e.Name); err != nil {
+		return store.Entry{}, err
+	}
+	if len(e.Value) > store.MaxValue {
+		return store.Entry{}, named(e.Name, store.ErrTooLarge)
+	}
+	var saved store.Entry
+	err := s.db.Batch(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucket)
+		old, err := s.find(b, e.Name)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if old.Version != e.Version {
+			return store.ErrConflict
+		}
+		next, err := b.NextSequence() // never repeats, so a deleted and remade entry is another version
+		if err != nil {
+			return err
+		}
+		saved = store.Entry{Name: e.Name, Value: bytes.Clone(e.Value), Version: next, Expires: e.Expires}
+		return b.Put([]byte(e.Name), encode(saved))
+	})
+	if err != nil {
+		return store.Entry{}, named(e.Name, err)
+	}
+	return saved, nil
+}
+
+// Delete implements [store.Store].
+func (s *Store) Delete(ctx context.Context, name string) error {
+	if err := ready(ctx, name); err != nil {
+		return err
+	}
+	return named(name, s.db.Batch(func(tx *bbolt.Tx) error { return tx.Bucket(bucket).Delete([]byte(name)) }))
+}
+
+// Scan implements [store.Store].
+func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[store.Entry, error] {
+	return func(yield func(store.Entry, error) bool) {
+		entries, err := s.collect(ctx, prefix)
+		if err != nil {
+			yield(store.Entry{}, named(prefix, err))
+			return
+		}
+		for _, e := range entries {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// collect copies the entries out, so that whoever iterates may write and take
+// all the time in the world without holding a transaction open.
+func (s *Store) collect(ctx context.Context, prefix string) ([]store.Entry, error) {
+	var out []store.Entry
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucket).Cursor()
+		for k, v := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, v = c.Next() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			e, err := decode(k, v)
+			if err != nil {
+				return err
+			}
+			if !s.expired(e) {
+				out = append(out, e)
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Close implements [store.Store]. It waits for transactions under way.
+func (s *Store) Close() error { return s.db.Close() }
+
+func (s *Store) find(b *bbolt.Bucket, name string) (store.Entry, error) {
+	v := b.Get([]byte(name))
+	if v == nil {
+		return store.Entry{}, store.ErrNotFound
+	}
+	e, err := decode([]byte(name), v)
+	if err == nil && s.expired(e) {
+		return store.Entry{}, store.ErrNotFound
+	}
+	return e, err
+}
+
+func ready(ctx context.Context, name string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return named(name, store.CheckName(name))
+}
+
+func named(name string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, berrors.ErrDatabaseNotOpen):
+		err = store.ErrClosed
+	}
+	return fmt.Errorf("%q: %w", name, err)
+}
+
+func encode(e store.Entry) []byte {
+	b := make([]byte, header, header+len(e.Value))
+	binary.BigEndian.PutUint64(b, e.Version)
+	if !e.Expires.IsZero() {
+		binary.BigEndian.PutUint64(b[8:], uint64(e.Expires.UnixNano()))
+	}
+	return append(b, e.Value...)
+}
+
+func decode(k, v []byte) (store.Entry, error) {
+	if len(v) < header {
+		return store.Entry{}, fmt.Errorf("%q is damaged: %d bytes", k, len(v))
+	}
+	e := store.Entry{Name: string(k), Version: binary.BigEndian.Uint64(v), Value: bytes.Clone(v[header:])}
+	if ns := binary.BigEndian.Uint64(v[8:]); ns != 0 {
+		e.Expires = time.Unix(0, int64(ns))
+	}
+	return e, nil
+}
