@@ -1,0 +1,274 @@
+// Package audit keeps the decision log: one record for every request that
+// arrived, whatever became of it.
+//
+// A record is two lines of JSON under one id: the decision, which is with the
+// kernel before a secret moves, and the outcome. Every line carries its number
+// and the hash of the line before it, so that [Verify] finds what was changed,
+// removed, reordered or inserted.
+package audit
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.uber.org/zap/buffer"
+	"go.uber.org/zap/zapcore"
+)
+
+var (
+	// ErrLog is wrapped when a record cannot be written. Requests are refused
+	// until a later write succeeds.
+	ErrLog = errors.New("decision log cannot be written")
+	// ErrClosed is returned by a log that was closed.
+	ErrClosed = errors.New("decision log is closed")
+	// ErrInUse is returned when another process writes the log.
+	ErrInUse = errors.New("decision log is in use by another process")
+)
+
+// Options of a [Log].
+type Options struct {
+	// Path of the current segment; older ones stand beside it with the number of
+	// their first line in the name.
+	Path string
+	// Sync says when lines are also on disk: negative before Commit returns, zero
+	// when the kernel sees fit, positive at most so long after they were written.
+	Sync time.Duration
+	// MaxSize (bytes) and MaxAge end a segment; zero: never.
+	MaxSize int64
+	MaxAge  time.Duration
+	// Keep is how many ended segments are kept; zero keeps all.
+	Keep int
+	// Notice is told in words of what an operator should know: a torn line set
+	// aside, a log that vanished or came back. It may be nil.
+	Notice func(message string)
+	// Now tells the time; time.Now when nil.
+	Now func() time.Time
+}
+
+// outcomeDelay is the longest that an outcome waits for a decision to share a write with.
+const outcomeDelay = 10 * time.Millisecond
+
+// maxPending bounds the outcomes that wait while the log cannot be written, in bytes.
+const maxPending = 4 << 20
+
+// Log appends records to a file. It is safe for concurrent use; writers queue for
+// one short write each and for nothing else.
+type Log struct {
+	o       Options
+	encoder zapcore.Encoder
+	lock    *os.File
+
+	mu      sync.Mutex
+	file    *os.File
+	size    int64 // of the segment, up to the last whole line
+	started time.Time
+	checked time.Time
+	tip     tip
+	pending []byte // whole lines, chained and not yet written
+	armed   bool   // a flush is due
+	unsaved bool   // written since the last sync
+	failed  error
+	closed  bool
+	timers  sync.WaitGroup
+}
+
+// tip is the end of the chain.
+type tip struct {
+	seq  uint64 // number of the last line
+	hash [sha256.Size]byte
+}
+
+// Open opens the log at o.Path, which it makes with mode 0600 when there is none,
+// and continues its chain. A last line that a power cut left half-written is moved
+// to a file beside it.
+func Open(o Options) (*Log, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Notice == nil {
+		o.Notice = func(string) {}
+	}
+	lock, err := lockFile(o.Path + ".lock")
+	if err != nil {
+		return nil, fmt.Errorf("opening decision log: %w", err)
+	}
+	l := &Log{o: o, lock: lock, encoder: zapcore.NewJSONEncoder(zapcore.EncoderConfig{
+		SkipLineEnding: true,
+		EncodeTime: func(t time.Time, e zapcore.PrimitiveArrayEncoder) {
+			zapcore.TimeEncoderOfLayout(timeLayout)(t.UTC(), e)
+		},
+	})}
+	if err := l.resume(); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("opening decision log: %w", err)
+	}
+	return l, nil
+}
+
+// timeLayout is RFC 3339 with microseconds.
+const timeLayout = "2006-01-02T15:04:05.000000Z07:00"
+
+// encode returns one event as JSON without its chain.
+func (l *Log) encode(event zapcore.ObjectMarshaler) *buffer.Buffer {
+	fields := [1]zapcore.Field{{Type: zapcore.InlineMarshalerType, Interface: event}}
+	// The encoder fails on obligations only that JSON cannot hold; it then says so in the line.
+	line, _ := l.encoder.EncodeEntry(zapcore.Entry{}, fields[:])
+	return line
+}
+
+// append chains lines. With write they are with the kernel when it returns nil;
+// else they wait for the next write. On an error nothing of them is in the log.
+func (l *Log) append(write bool, lines ...*buffer.Buffer) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return ErrClosed
+	}
+	tip, length := l.tip, len(l.pending)
+	for _, line := range lines {
+		l.chain(line.Bytes())
+	}
+	if !write && l.failed == nil {
+		l.arm()
+		return nil
+	}
+	if !write && len(l.pending) <= maxPending {
+		return nil // kept for when the disk is back
+	}
+	if err := l.flush(); err != nil {
+		l.tip, l.pending = tip, l.pending[:length]
+		return err
+	}
+	return nil
+}
+
+// chain adds number and link to a line and appends it to what is pending.
+func (l *Log) chain(line []byte) {
+	start := len(l.pending)
+	p := append(l.pending, line[:len(line)-1]...) // without the closing brace
+	p = append(p, `,"seq":`...)
+	p = strconv.AppendUint(p, l.tip.seq+1, 10)
+	p = append(p, `,"prev":"`...)
+	p = hex.AppendEncode(p, l.tip.hash[:])
+	p = append(p, '"', '}')
+	l.tip = tip{l.tip.seq + 1, sha256.Sum256(p[start:])}
+	l.pending = append(p, '\n')
+}
+
+// flush writes what is pending with one write. A write that fails or falls short
+// is taken back, so that no half line stands in front of the next.
+func (l *Log) flush() error {
+	if len(l.pending) == 0 {
+		return nil
+	}
+	if err := l.prepare(); err != nil {
+		return l.fail(err)
+	}
+	n, err := l.file.Write(l.pending)
+	if err == nil && l.o.Sync < 0 {
+		err = l.file.Sync()
+	}
+	if err != nil {
+		if n > 0 {
+			err = errors.Join(err, l.file.Truncate(l.size))
+		}
+		return l.fail(err)
+	}
+	if l.failed != nil {
+		l.failed = nil
+		l.o.Notice("the decision log can be written again")
+	}
+	l.size += int64(n)
+	l.pending = l.pending[:0]
+	if l.o.Sync > 0 {
+		l.unsaved = true
+		l.arm()
+	}
+	return nil
+}
+
+func (l *Log) fail(err error) error {
+	if l.failed == nil {
+		l.o.Notice("the decision log cannot be written: " + err.Error())
+	}
+	l.failed = err
+	return fmt.Errorf("%w: %w", ErrLog, err)
+}
+
+// prepare rotates when it is time, and looks once a second whether the file is
+// still the one at its path.
+func (l *Log) prepare() error {
+	now := l.o.Now()
+	if now.Sub(l.checked) >= time.Second || l.failed != nil {
+		l.checked = now
+		if err := l.stillThere(); err != nil {
+			return err
+		}
+	}
+	full := l.o.MaxSize > 0 && l.size > 0 && l.size+int64(len(l.pending)) > l.o.MaxSize
+	old := l.o.MaxAge > 0 && l.size > 0 && now.Sub(l.started) >= l.o.MaxAge
+	if full || old {
+		return l.rotate()
+	}
+	return nil
+}
+
+// arm makes sure that a flush is due within [outcomeDelay], or a sync within o.Sync.
+func (l *Log) arm() {
+	if l.armed || l.closed {
+		return
+	}
+	l.armed = true
+	delay := outcomeDelay
+	if len(l.pending) == 0 && l.o.Sync > delay {
+		delay = l.o.Sync
+	}
+	l.timers.Add(1)
+	time.AfterFunc(delay, l.due)
+}
+
+func (l *Log) due() {
+	defer l.timers.Done()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.armed = false
+	if l.closed {
+		return
+	}
+	l.flush() // an error is kept: the next Commit meets it
+	if l.unsaved && !l.armed {
+		l.unsaved = false
+		if err := l.file.Sync(); err != nil {
+			l.fail(err)
+		}
+	}
+}
+
+// Failed returns why the log cannot be written, or nil.
+func (l *Log) Failed() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
+// Close writes what is pending, syncs, and releases the file. It waits for timers
+// of the log to end.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return ErrClosed
+	}
+	err := l.flush()
+	l.closed = true
+	err = errors.Join(err, l.file.Sync(), l.file.Close())
+	l.mu.Unlock()
+	l.timers.Wait()
+	return errors.Join(err, l.lock.Close())
+}

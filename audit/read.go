@@ -1,0 +1,406 @@
+package audit
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"strings"
+	"time"
+)
+
+// Event is one line of the log.
+type Event struct {
+	Time        time.Time       `json:"time"`
+	ID          string          `json:"id"`
+	Event       string          `json:"event"` // "decision" or "outcome"
+	Agent       EventAgent      `json:"agent"`
+	Human       EventHuman      `json:"human"`
+	Session     string          `json:"session"`
+	Purpose     string          `json:"purpose"`
+	Traceparent string          `json:"traceparent"`
+	Action      EventAction     `json:"action"`
+	Resource    map[string]any  `json:"resource"`
+	Actions     json.RawMessage `json:"actions"`
+	Request     EventRequest    `json:"request"`
+	Decision    EventDecision   `json:"decision"`
+	Credential  EventCredential `json:"credential"`
+	Alarm       string          `json:"alarm"`
+	Outcome     EventOutcome    `json:"outcome"`
+	Seq         uint64          `json:"seq"`
+	Prev        string          `json:"prev"`
+
+	Raw []byte `json:"-"` // the line itself, without its newline
+}
+
+// EventAgent is the agent of an event.
+type EventAgent struct{ ID, Instance, Owner string }
+
+// EventHuman is the human of an event.
+type EventHuman struct{ Sub, Iss, Email string }
+
+// Name is how people read the human: the e-mail address, else the subject.
+func (h EventHuman) Name() string {
+	if h.Email != "" {
+		return h.Email
+	}
+	return h.Sub
+}
+
+// EventAction is the action of an event.
+type EventAction struct{ ID, Service, Operation, Access, Unknown string }
+
+// EventRequest is the request of an event.
+type EventRequest struct {
+	Method, Host, Path string
+	Query              []string
+	Protocol, Client   string
+}
+
+// EventDecision is the decision of an event.
+type EventDecision struct {
+	Result      string
+	Reasons     []string
+	Policy      string
+	Obligations map[string]any
+}
+
+// EventCredential is the credential of an event.
+type EventCredential struct{ ID, Handle string }
+
+// EventOutcome is the outcome of an event.
+type EventOutcome struct {
+	Status        int
+	BytesIn       int64 `json:"bytes_in"`
+	BytesOut      int64 `json:"bytes_out"`
+	TotalUS       int64 `json:"total_us"`
+	UpstreamUS    int64 `json:"upstream_us"`
+	AddedUS       int64 `json:"added_us"`
+	Error         string
+	Scrubbed      int
+	Indeterminate bool
+}
+
+// ResourceID is the id of the event's resource, or empty.
+func (e *Event) ResourceID() string {
+	id, _ := e.Resource["id"].(string)
+	return id
+}
+
+// Exchange is the two events of one request; Outcome is nil while it goes on, or
+// when the process ended before it was written.
+type Exchange struct{ Decision, Outcome *Event }
+
+// Filter selects exchanges. Empty fields select all; the others must all match.
+type Filter struct {
+	ID       string
+	Agent    string
+	Instance string
+	Human    string // e-mail address or subject
+	Session  string
+	Service  string
+	Action   string // an id, or a pattern such as github:issues/* or *:*
+	Resource string // an id, or a pattern such as acme/*
+	Result   string // allow, deny, ask; or alarm
+	Since    time.Time
+	Until    time.Time
+}
+
+// Match reports whether a decision event is selected.
+func (f *Filter) Match(e *Event) bool {
+	switch {
+	case f.ID != "" && f.ID != e.ID,
+		f.Agent != "" && f.Agent != e.Agent.ID,
+		f.Instance != "" && f.Instance != e.Agent.Instance,
+		f.Human != "" && f.Human != e.Human.Email && f.Human != e.Human.Sub,
+		f.Session != "" && f.Session != e.Session,
+		f.Service != "" && f.Service != e.Action.Service,
+		f.Action != "" && !pattern(f.Action, e.Action.ID),
+		f.Resource != "" && !pattern(f.Resource, e.ResourceID()),
+		!f.Since.IsZero() && e.Time.Before(f.Since),
+		!f.Until.IsZero() && !e.Time.Before(f.Until):
+		return false
+	case f.Result == "alarm":
+		return e.Alarm != ""
+	}
+	return f.Result == "" || f.Result == e.Decision.Result
+}
+
+// pattern matches s where p is s itself, or ends in * and begins as s does.
+func pattern(p, s string) bool {
+	if p == "*" || p == "*:*" {
+		return s != ""
+	}
+	if prefix, ok := strings.CutSuffix(p, "*"); ok {
+		return strings.HasPrefix(s, prefix)
+	}
+	return p == s
+}
+
+// Parse reads one line.
+func Parse(line []byte) (*Event, error) {
+	e := new(Event)
+	if err := json.Unmarshal(line, e); err != nil {
+		return nil, fmt.Errorf("reading a line of the log: %w", err)
+	}
+	if e.ID == "" || e.Event == "" {
+		return nil, errors.New("reading a line of the log: it is no event")
+	}
+	e.Raw = append([]byte(nil), line...)
+	return e, nil
+}
+
+// Exchanges yields what the log at path holds, oldest first, over all segments,
+// each decision with its outcome where that is at most maxOpen requests away.
+// A line that cannot be read ends the sequence with an error.
+func Exchanges(path string, f Filter) iter.Seq2[Exchange, error] {
+	return func(yield func(Exchange, error) bool) {
+		p := pairs{filter: f, yield: yield}
+		for e, err := range Events(path) {
+			if err != nil {
+				p.rest()
+				if !p.stopped {
+					yield(Exchange{}, err)
+				}
+				return
+			}
+			if p.add(e); p.stopped {
+				return
+			}
+		}
+		p.rest()
+	}
+}
+
+// maxOpen bounds the exchanges that wait for their outcome.
+const maxOpen = 10000
+
+// pairs joins decisions and outcomes in the order of the decisions.
+type pairs struct {
+	filter  Filter
+	yield   func(Exchange, error) bool
+	open    []*Exchange
+	byID    map[string]*Exchange
+	stopped bool
+}
+
+func (p *pairs) add(e *Event) {
+	if p.byID == nil {
+		p.byID = map[string]*Exchange{}
+	}
+	if e.Event != "decision" {
+		if x := p.byID[e.ID]; x != nil {
+			x.Outcome = e
+			p.emit(false)
+		}
+		return
+	}
+	if !p.filter.Match(e) {
+		return
+	}
+	x := &Exchange{Decision: e}
+	p.open = append(p.open, x)
+	p.byID[e.ID] = x
+	p.emit(len(p.open) > maxOpen)
+}
+
+// emit yields from the front what is complete, or the first in any case.
+func (p *pairs) emit(force bool) {
+	for len(p.open) > 0 && !p.stopped && (force || p.open[0].Outcome != nil) {
+		x := p.open[0]
+		p.open = p.open[1:]
+		delete(p.byID, x.Decision.ID)
+		p.stopped = !p.yield(*x, nil)
+		force = false
+	}
+}
+
+func (p *pairs) rest() {
+	for len(p.open) > 0 && !p.stopped {
+		p.emit(true)
+	}
+}
+
+// Events yields every line of the log at path as an event, over all segments. A
+// half-written last line is passed over.
+func Events(path string) iter.Seq2[*Event, error] {
+	return func(yield func(*Event, error) bool) {
+		segments, err := Segments(path)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, name := range segments {
+			for line, err := range lines(name) {
+				var e *Event
+				if err == nil {
+					e, err = Parse(line)
+				}
+				if err != nil {
+					err = fmt.Errorf("%s: %w", name, err)
+				}
+				if !yield(e, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+// lines yields the whole lines of a file without their newlines.
+func lines(name string) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		f, err := os.Open(name)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		defer f.Close()
+		r := bufio.NewReaderSize(f, 64<<10)
+		for {
+			line, err := readLine(r)
+			if err == io.EOF {
+				return
+			}
+			if !yield(line, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// readLine returns a line without its newline; one without a newline is io.EOF.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	var long []byte
+	for {
+		b, err := r.ReadSlice('\n')
+		if err == nil {
+			b = b[:len(b)-1]
+			if long != nil {
+				b = append(long, b...)
+			}
+			return b, nil
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return nil, err
+		}
+		long = append(long, b...)
+	}
+}
+
+// followEvery is how often Follow looks for new lines.
+const followEvery = 100 * time.Millisecond
+
+// Follow yields exchanges as they end, from now on, until ctx is done. It goes on
+// with the next segment when the log is rotated, and from the start of the file
+// when it was replaced or cut short.
+func Follow(ctx context.Context, path string, f Filter) iter.Seq2[Exchange, error] {
+	return func(yield func(Exchange, error) bool) {
+		w := follower{path: path, pairs: pairs{filter: f, yield: yield}}
+		defer w.close()
+		if err := w.open(io.SeekEnd); err != nil && !errors.Is(err, os.ErrNotExist) {
+			yield(Exchange{}, err)
+			return
+		}
+		tick := time.NewTicker(followEvery)
+		defer tick.Stop()
+		for !w.pairs.stopped {
+			if err := w.read(); err != nil {
+				if !w.pairs.stopped {
+					yield(Exchange{}, err)
+				}
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}
+}
+
+type follower struct {
+	path  string
+	file  *os.File
+	part  []byte // a line that is not whole yet
+	at    int64
+	pairs pairs
+}
+
+func (w *follower) open(whence int) error {
+	f, err := os.Open(w.path)
+	if err != nil {
+		return err
+	}
+	w.close()
+	w.file, w.part = f, nil
+	w.at, err = f.Seek(0, whence)
+	return err
+}
+
+func (w *follower) close() {
+	if w.file != nil {
+		w.file.Close()
+	}
+}
+
+// read takes in what has come, then sees whether the file was changed for another.
+func (w *follower) read() error {
+	if w.file != nil {
+		if err := w.drain(); err != nil || w.pairs.stopped {
+			return err
+		}
+		there, err := os.Stat(w.path)
+		mine, merr := w.file.Stat()
+		if err != nil || merr != nil {
+			return nil // between rename and creation: look again
+		}
+		if os.SameFile(there, mine) && mine.Size() >= w.at {
+			return nil
+		}
+	}
+	if err := w.open(io.SeekStart); err != nil {
+		return nil
+	}
+	return w.drain()
+}
+
+func (w *follower) drain() error {
+	var chunk [32 << 10]byte
+	for !w.pairs.stopped {
+		n, err := w.file.Read(chunk[:])
+		w.at += int64(n)
+		if err := w.take(chunk[:n]); err != nil {
+			return err
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *follower) take(b []byte) error {
+	w.part = append(w.part, b...)
+	for !w.pairs.stopped {
+		i := strings.IndexByte(string(w.part), '\n')
+		if i < 0 {
+			return nil
+		}
+		e, err := Parse(w.part[:i])
+		w.part = w.part[i+1:]
+		if err != nil {
+			return err
+		}
+		w.pairs.add(e)
+	}
+	return nil
+}

@@ -1,0 +1,324 @@
+package audit
+
+import (
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"go.uber.org/zap/zapcore"
+
+	"chaperone/policy"
+)
+
+// Record is the life of one request. Its fields are filled from left to right as
+// the request passes the stations; what is not known stays zero and is absent in
+// the log. It belongs to one goroutine and must not be used after Close.
+type Record struct {
+	ID          string // time-ordered, unique
+	Arrived     time.Time
+	Agent       Agent
+	Human       *policy.Human
+	Session     string
+	Purpose     string
+	Chain       []policy.Link
+	Traceparent string // W3C trace context as the agent sent it
+	Action      policy.Action
+	Resource    policy.Resource
+	Actions     []policy.Act // when they are several
+	Request     Request
+	Decision    Decision
+	Credential  Credential
+	Alarm       string // kind of alarm that the request raises
+	Outcome     Outcome
+
+	log       *Log
+	committed bool
+}
+
+// Agent says which agent and instance called.
+type Agent struct{ ID, Instance, Owner string }
+
+// Request is what is recorded of the HTTP request: never a query value, a field
+// value or a body.
+type Request struct {
+	Method    string
+	Host      string // with the port when it is not the standard one
+	Path      string
+	QueryKeys []string
+	Protocol  string
+	Client    string // address of the agent's end
+}
+
+// Decision is what policy answered.
+type Decision struct {
+	Result      policy.Result
+	Reasons     []string
+	Policy      string // revision
+	Obligations map[string]any
+}
+
+// Credential says which credential was presented. Handle is a keyed fingerprint.
+type Credential struct{ ID, Handle string }
+
+// Outcome is how the exchange ended.
+type Outcome struct {
+	Status        int
+	BytesIn       int64 // of the request body that the service took
+	BytesOut      int64 // of the answer's body that the agent took
+	Total         time.Duration
+	Upstream      time.Duration // from sending the request to the head of the answer
+	Added         time.Duration // by the proxy itself, until the head of the answer went on
+	Error         string        // a code of the proxy's vocabulary, never foreign text
+	Scrubbed      int           // secrets swapped back in the answer
+	Indeterminate bool          // a write may have happened although it failed here
+}
+
+// Open starts the record of a request that arrived at now. A record that is
+// neither committed nor closed leaves no trace.
+func (l *Log) Open(now time.Time) *Record {
+	var id ulid.ULID
+	id.SetTime(ulid.Timestamp(now))
+	hi, lo := rand.Uint64(), rand.Uint64()
+	for i := range 8 {
+		id[6+i] = byte(hi >> (8 * i))
+	}
+	id[14], id[15] = byte(lo), byte(lo>>8)
+	return &Record{ID: id.String(), Arrived: now, log: l}
+}
+
+// Commit writes the decision and returns when it is with the kernel, or on disk
+// where the log syncs always. The request must not go on if it fails; the error
+// wraps [ErrLog].
+func (r *Record) Commit() error {
+	line := r.log.encode((*decisionEvent)(r))
+	err := r.log.append(true, line)
+	line.Free()
+	r.committed = err == nil
+	return err
+}
+
+// Close writes the outcome; where the request was refused before its decision was
+// committed it writes the decision as well. The outcome of a committed record may
+// wait for the next decision or some milliseconds, to share its write.
+func (r *Record) Close() error {
+	outcome := r.log.encode((*outcomeEvent)(r))
+	defer outcome.Free()
+	if r.committed {
+		return r.log.append(false, outcome)
+	}
+	decision := r.log.encode((*decisionEvent)(r))
+	defer decision.Free()
+	return r.log.append(true, decision, outcome)
+}
+
+type (
+	decisionEvent     Record
+	outcomeEvent      Record
+	agentObject       Record
+	humanObject       policy.Human
+	actionObject      policy.Action
+	resourceObject    policy.Resource
+	actObject         policy.Act
+	requestObject     Request
+	decisionObject    Decision
+	credentialObject  Credential
+	outcomeObject     Outcome
+	linkObject        policy.Link
+	obligationsObject map[string]any
+
+	textArray []string
+	linkArray []policy.Link
+	actArray  []policy.Act
+)
+
+// MarshalLogObject writes the decision event.
+func (r *decisionEvent) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddTime("time", r.Arrived)
+	e.AddString("id", r.ID)
+	e.AddString("event", "decision")
+	if r.Agent.ID != "" {
+		object(e, "agent", (*agentObject)(r))
+	}
+	if r.Human != nil {
+		object(e, "human", (*humanObject)(r.Human))
+	}
+	text(e, "session", r.Session)
+	text(e, "purpose", r.Purpose)
+	if len(r.Chain) > 1 {
+		e.AddArray("chain", (*linkArray)(&r.Chain))
+	}
+	text(e, "traceparent", r.Traceparent)
+	if r.Action.Service != "" || r.Action.Known {
+		object(e, "action", (*actionObject)(&r.Action))
+	}
+	if r.Resource.ID != "" || len(r.Resource.Params) > 0 {
+		object(e, "resource", (*resourceObject)(&r.Resource))
+	}
+	if len(r.Actions) > 1 {
+		e.AddArray("actions", (*actArray)(&r.Actions))
+	}
+	object(e, "request", (*requestObject)(&r.Request))
+	object(e, "decision", (*decisionObject)(&r.Decision))
+	if r.Credential != (Credential{}) {
+		object(e, "credential", (*credentialObject)(&r.Credential))
+	}
+	text(e, "alarm", r.Alarm)
+	return nil
+}
+
+// MarshalLogObject writes the outcome event.
+func (r *outcomeEvent) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddTime("time", r.Arrived.Add(r.Outcome.Total))
+	e.AddString("id", r.ID)
+	e.AddString("event", "outcome")
+	object(e, "outcome", (*outcomeObject)(&r.Outcome))
+	return nil
+}
+
+func (r *agentObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddString("id", r.Agent.ID)
+	text(e, "instance", r.Agent.Instance)
+	text(e, "owner", r.Agent.Owner)
+	return nil
+}
+
+func (h *humanObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	text(e, "sub", h.Sub)
+	text(e, "iss", h.Iss)
+	text(e, "email", h.Email)
+	return nil
+}
+
+func (a *actionObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	text(e, "id", a.ID)
+	text(e, "service", a.Service)
+	text(e, "operation", a.Operation)
+	text(e, "access", string(a.Access))
+	text(e, "unknown", a.Why)
+	return nil
+}
+
+func (r *resourceObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	text(e, "type", r.Type)
+	text(e, "id", r.ID)
+	for i := range r.Params {
+		if name := r.Params[i].Name; name != "type" && name != "id" {
+			e.AddString(name, r.Params[i].Value)
+		}
+	}
+	return nil
+}
+
+func (a *actObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	object(e, "action", (*actionObject)(&a.Action))
+	if a.Resource.ID != "" || len(a.Resource.Params) > 0 {
+		object(e, "resource", (*resourceObject)(&a.Resource))
+	}
+	return nil
+}
+
+func (r *requestObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	text(e, "method", r.Method)
+	text(e, "host", r.Host)
+	text(e, "path", r.Path)
+	if len(r.QueryKeys) > 0 {
+		e.AddArray("query", (*textArray)(&r.QueryKeys))
+	}
+	text(e, "protocol", r.Protocol)
+	text(e, "client", r.Client)
+	return nil
+}
+
+func (d *decisionObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	text(e, "result", string(d.Result))
+	if len(d.Reasons) > 0 {
+		e.AddArray("reasons", (*textArray)(&d.Reasons))
+	}
+	text(e, "policy", d.Policy)
+	if len(d.Obligations) > 0 {
+		return e.AddReflected("obligations", d.Obligations)
+	}
+	return nil
+}
+
+func (c *credentialObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	text(e, "id", c.ID)
+	text(e, "handle", c.Handle)
+	return nil
+}
+
+func (o *outcomeObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	if o.Status != 0 {
+		e.AddInt("status", o.Status)
+	}
+	e.AddInt64("bytes_in", o.BytesIn)
+	e.AddInt64("bytes_out", o.BytesOut)
+	e.AddInt64("total_us", o.Total.Microseconds())
+	if o.Upstream > 0 {
+		e.AddInt64("upstream_us", o.Upstream.Microseconds())
+	}
+	e.AddInt64("added_us", o.Added.Microseconds())
+	text(e, "error", o.Error)
+	if o.Scrubbed > 0 {
+		e.AddInt("scrubbed", o.Scrubbed)
+	}
+	if o.Indeterminate {
+		e.AddBool("indeterminate", true)
+	}
+	return nil
+}
+
+func (l *linkObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddString("session", l.Session)
+	e.AddString("agent", l.Agent)
+	e.AddString("instance", l.Instance)
+	return nil
+}
+
+func (a *textArray) MarshalLogArray(e zapcore.ArrayEncoder) error {
+	for _, s := range *a {
+		e.AppendString(clean(s))
+	}
+	return nil
+}
+
+func (a *linkArray) MarshalLogArray(e zapcore.ArrayEncoder) error {
+	for i := range *a {
+		if err := e.AppendObject((*linkObject)(&(*a)[i])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *actArray) MarshalLogArray(e zapcore.ArrayEncoder) error {
+	for i := range *a {
+		if err := e.AppendObject((*actObject)(&(*a)[i])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func object(e zapcore.ObjectEncoder, key string, m zapcore.ObjectMarshaler) {
+	// The marshalers of this package return errors only from obligations, which
+	// came out of JSON and go back into it.
+	_ = e.AddObject(key, m)
+}
+
+func text(e zapcore.ObjectEncoder, key, value string) {
+	if value != "" {
+		e.AddString(key, clean(value))
+	}
+}
+
+// maxText bounds one text of a record, in bytes; a longer one is cut and marked.
+const maxText = 8 << 10
+
+func clean(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText], "") + "…"
+}
