@@ -1,0 +1,373 @@
+package credential
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"chaperone/policy"
+	"chaperone/store"
+)
+
+// Credential describes a secret and never holds it.
+type Credential struct {
+	ID      string    `json:"id"`
+	Service string    `json:"service"`
+	Owner   string    `json:"owner"` // human:H, agent:A or org
+	Kind    string    `json:"kind"`
+	Place   string    `json:"place,omitzero"` // field or parameter name for kinds header and query
+	Created time.Time `json:"created"`
+}
+
+var (
+	// ErrDuplicate is returned when a credential of that id exists.
+	ErrDuplicate = errors.New("credential exists already")
+	// ErrUnknown is returned when no credential has that id.
+	ErrUnknown = errors.New("credential is not known")
+	// ErrInvalid is wrapped when a credential or its secret is not of a usable form.
+	ErrInvalid = errors.New("credential is not valid")
+	// ErrUnavailable is wrapped when a secret cannot be opened.
+	ErrUnavailable = errors.New("credential cannot be opened")
+)
+
+// Vault keeps sealed secrets and the handles that stand for them in a store, and
+// everything but the secrets in memory, so that no request waits for the store.
+// A secret that was used once is kept open in memory until it is removed: whoever
+// can read this process's memory can read the key as well. It is safe for
+// concurrent use.
+type Vault struct {
+	kv      store.Store
+	key     Key
+	handles mac // under which handles are stored
+	tokens  mac // under which session tokens are stored
+	prints  mac // fingerprints in records
+
+	mu          sync.RWMutex
+	credentials map[string]*kept
+	byID        map[string]*Handle
+}
+
+// kept is a credential in memory.
+type kept struct {
+	Credential
+	Sealed []byte `json:"sealed"`
+	place  Place
+	public policy.Credential // as policy sees it
+	open   atomic.Pointer[Secret]
+}
+
+func (k *kept) publish() {
+	k.public = policy.Credential{ID: k.ID, Owner: k.Owner, Kind: k.Kind, Service: k.Service}
+}
+
+// Handle is what is known of one handle. Its fields are read-only; Revoked may
+// become true at any time.
+type Handle struct {
+	ID         string
+	Credential string
+	Service    string
+	Session    string
+	Expires    time.Time
+	sum        [sha256.Size]byte
+	print      atomic.Pointer[string]
+	revoked    atomic.Bool
+	uses       atomic.Int64
+	cred       *kept
+}
+
+// Revoked reports whether the handle was revoked.
+func (h *Handle) Revoked() bool { return h.revoked.Load() }
+
+// Uses returns how many requests the handle was swapped in since the program started.
+func (h *Handle) Uses() int64 { return h.uses.Load() }
+
+// storedHandle is a handle in the store.
+type storedHandle struct {
+	Credential string    `json:"credential"`
+	Service    string    `json:"service"`
+	Session    string    `json:"session"`
+	Expires    time.Time `json:"expires"`
+	Sum        string    `json:"sum"`
+}
+
+const (
+	credentialPrefix = "credential/"
+	handlePrefix     = "handle/"
+)
+
+// Open loads what the store holds.
+func Open(ctx context.Context, kv store.Store, key Key) (*Vault, error) {
+	v := &Vault{kv: kv, key: key, credentials: map[string]*kept{}, byID: map[string]*Handle{}}
+	var err, err2, err3 error
+	v.handles, err = key.mac("handle")
+	v.tokens, err2 = key.mac("session token")
+	v.prints, err3 = key.mac("fingerprint")
+	if err := errors.Join(err, err2, err3, v.check(ctx)); err != nil {
+		return nil, fmt.Errorf("opening vault: %w", err)
+	}
+	if err := v.load(ctx); err != nil {
+		return nil, fmt.Errorf("opening vault: %w", err)
+	}
+	return v, nil
+}
+
+// check refuses a key that is not the one with which this store was begun.
+func (v *Vault) check(ctx context.Context) error {
+	const name = "installation/key"
+	e, err := v.kv.Load(ctx, name)
+	if errors.Is(err, store.ErrNotFound) {
+		sealed, err := v.key.seal(NewSecret([]byte("chaperone")), name)
+		if err != nil {
+			return err
+		}
+		_, err = v.kv.Save(ctx, store.Entry{Name: name, Value: sealed})
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	_, err = v.key.open(e.Value, name)
+	return err
+}
+
+func (v *Vault) load(ctx context.Context) error {
+	for e, err := range v.kv.Scan(ctx, credentialPrefix) {
+		k := new(kept)
+		if err == nil {
+			err = json.Unmarshal(e.Value, k)
+		}
+		if err == nil {
+			k.place, err = newPlace(k.Kind, k.Place)
+		}
+		if err != nil {
+			return fmt.Errorf("credential %q: %w", strings.TrimPrefix(e.Name, credentialPrefix), err)
+		}
+		k.publish()
+		v.credentials[k.ID] = k
+	}
+	for e, err := range v.kv.Scan(ctx, handlePrefix) {
+		var s storedHandle
+		if err == nil {
+			err = json.Unmarshal(e.Value, &s)
+		}
+		if err != nil {
+			return fmt.Errorf("handle: %w", err)
+		}
+		h := &Handle{ID: strings.TrimPrefix(e.Name, handlePrefix), Credential: s.Credential, Service: s.Service, Session: s.Session, Expires: s.Expires}
+		if _, err := hex.Decode(h.sum[:], []byte(s.Sum)); err != nil {
+			return fmt.Errorf("handle: %w", err)
+		}
+		if h.cred = v.credentials[s.Credential]; h.cred == nil {
+			h.revoked.Store(true)
+		}
+		v.byID[h.ID] = h
+	}
+	return nil
+}
+
+// Add seals a secret and keeps it as c. One newline at its end is taken for the
+// editor's and dropped.
+func (v *Vault) Add(ctx context.Context, c Credential, s Secret) error {
+	place, err := checkCredential(&c)
+	if err != nil {
+		return err
+	}
+	if s, err = checkSecret(s); err != nil {
+		return err
+	}
+	sealed, err := v.key.seal(s, belongs(&c))
+	if err != nil {
+		return fmt.Errorf("sealing: %w", err)
+	}
+	k := &kept{Credential: c, Sealed: sealed, place: place}
+	k.publish()
+	b, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	_, err = v.kv.Save(ctx, store.Entry{Name: credentialPrefix + c.ID, Value: b})
+	if errors.Is(err, store.ErrConflict) {
+		return fmt.Errorf("%w: %s", ErrDuplicate, c.ID)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping credential: %w", err)
+	}
+	v.mu.Lock()
+	v.credentials[c.ID] = k
+	v.mu.Unlock()
+	return nil
+}
+
+func belongs(c *Credential) string { return c.ID + "\n" + c.Service + "\n" + c.Kind + "\n" + c.Place }
+
+func checkCredential(c *Credential) (Place, error) {
+	switch {
+	case !IsName(c.ID):
+		return Place{}, fmt.Errorf("%w: id %q (letters, digits, - _ . and at most 64 of them)", ErrInvalid, c.ID)
+	case c.Service == "":
+		return Place{}, fmt.Errorf("%w: the service is missing", ErrInvalid)
+	case c.Owner != "org" && !strings.HasPrefix(c.Owner, "human:") && !strings.HasPrefix(c.Owner, "agent:"):
+		return Place{}, fmt.Errorf("%w: owner %q (human:H, agent:A or org)", ErrInvalid, c.Owner)
+	}
+	p, err := newPlace(c.Kind, c.Place)
+	if err != nil {
+		return Place{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if c.Created.IsZero() {
+		c.Created = time.Now().UTC().Truncate(time.Second)
+	}
+	return p, nil
+}
+
+// IsName reports whether s may be the id of an agent or a credential.
+func IsName(s string) bool {
+	if s == "" || len(s) > 64 || s[0] == '.' || s[0] == '-' {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		if !alphanumeric(s[i]) && s[i] != '-' && s[i] != '_' && s[i] != '.' {
+			return false
+		}
+	}
+	return true
+}
+
+// checkSecret refuses what could not go into a field: it would end the field and
+// begin another (RFC 9110 section 5.5).
+func checkSecret(s Secret) (Secret, error) {
+	if s.b == nil {
+		return s, fmt.Errorf("%w: the secret is empty", ErrInvalid)
+	}
+	b := strings.TrimSuffix(strings.TrimSuffix(string(*s.b), "\n"), "\r")
+	if b == "" {
+		return s, fmt.Errorf("%w: the secret is empty", ErrInvalid)
+	}
+	for i := 0; i < len(b); i++ {
+		if b[i] < ' ' || b[i] == 0x7f {
+			return s, fmt.Errorf("%w: the secret holds a line break or another control byte", ErrInvalid)
+		}
+	}
+	return NewSecret([]byte(b)), nil
+}
+
+// Remove forgets a credential and revokes its handles.
+func (v *Vault) Remove(ctx context.Context, id string) error {
+	v.mu.Lock()
+	k := v.credentials[id]
+	delete(v.credentials, id)
+	v.mu.Unlock()
+	if k == nil {
+		return fmt.Errorf("%w: %s", ErrUnknown, id)
+	}
+	_, err := v.Revoke(ctx, func(h *Handle) bool { return h.Credential == id })
+	return errors.Join(err, v.kv.Delete(ctx, credentialPrefix+id))
+}
+
+// List returns all credentials by id.
+func (v *Vault) List() []Credential {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	out := make([]Credential, 0, len(v.credentials))
+	for _, id := range slices.Sorted(maps.Keys(v.credentials)) {
+		out = append(out, v.credentials[id].Credential)
+	}
+	return out
+}
+
+// Find returns the credential of that id or [ErrUnknown].
+func (v *Vault) Find(id string) (Credential, error) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if k := v.credentials[id]; k != nil {
+		return k.Credential, nil
+	}
+	return Credential{}, fmt.Errorf("%w: %s", ErrUnknown, id)
+}
+
+// Issue makes a handle of the given prefix for a credential in a session. The
+// handle is returned once and kept as a keyed hash only.
+func (v *Vault) Issue(ctx context.Context, credential, session, prefix string, expires time.Time) (string, error) {
+	v.mu.RLock()
+	k := v.credentials[credential]
+	v.mu.RUnlock()
+	if k == nil {
+		return "", fmt.Errorf("%w: %s", ErrUnknown, credential)
+	}
+	text, id := newHandle(prefix)
+	p, _ := payload(text)
+	h := &Handle{ID: id, Credential: credential, Service: k.Service, Session: session, Expires: expires, sum: v.handles.sum(p), cred: k}
+	b, err := json.Marshal(storedHandle{credential, k.Service, session, expires, hex.EncodeToString(h.sum[:])})
+	if err != nil {
+		return "", err
+	}
+	if _, err := v.kv.Save(ctx, store.Entry{Name: handlePrefix + id, Value: b, Expires: expires}); err != nil {
+		return "", fmt.Errorf("keeping handle: %w", err)
+	}
+	v.mu.Lock()
+	v.byID[id] = h
+	v.mu.Unlock()
+	return text, nil
+}
+
+// Handles returns the handles of a session, by credential.
+func (v *Vault) Handles(session string) []*Handle {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	var out []*Handle
+	for _, h := range v.byID {
+		if h.Session == session {
+			out = append(out, h)
+		}
+	}
+	slices.SortFunc(out, func(a, b *Handle) int { return strings.Compare(a.Credential, b.Credential) })
+	return out
+}
+
+// Revoke revokes the handles that match selects, at once, and returns how many.
+func (v *Vault) Revoke(ctx context.Context, match func(*Handle) bool) (int, error) {
+	var hit []*Handle
+	v.mu.RLock()
+	for _, h := range v.byID {
+		if match(h) && h.revoked.CompareAndSwap(false, true) {
+			hit = append(hit, h)
+		}
+	}
+	v.mu.RUnlock()
+	var err error
+	for _, h := range hit { // gone from the store: not known after a restart, so refused then as well
+		err = errors.Join(err, v.kv.Delete(ctx, handlePrefix+h.ID))
+	}
+	return len(hit), err
+}
+
+// Sweep forgets handles that expired before now, and those revoked.
+func (v *Vault) Sweep(now time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for id, h := range v.byID {
+		if now.Sub(h.Expires) > time.Hour {
+			delete(v.byID, id)
+		}
+	}
+}
+
+// TokenSum returns the keyed hash under which a session token is kept.
+func (v *Vault) TokenSum(token string) [sha256.Size]byte { return v.tokens.sum(token) }
+
+// HandleID returns the id of a handle's text, for revoking it, and whether it is one.
+func HandleID(text string) (string, bool) {
+	p, ok := payload(text)
+	if !ok {
+		return "", false
+	}
+	return p[len(mark) : len(mark)+idLen], true
+}
