@@ -30,8 +30,8 @@ var names = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName
 // returned as a lower-case A-label without its trailing dot, or as the canonical
 // form of an IP address without brackets. A missing port takes standard; standard
 // 0 means that the port must be given. Addresses with a zone, numbers that some
-// resolvers take for addresses (octal, hexadecimal, short and decimal forms), and
-// userinfo are refused.
+// resolvers take for addresses (octal, hexadecimal, short and decimal forms), IPv4
+// addresses written as IPv6 ones, and userinfo are refused.
 func Parse(s string, standard int) (host string, port int, err error) {
 	if s == "" {
 		return "", 0, fault("it is empty")
@@ -109,12 +109,12 @@ func parsePort(s string) (int, error) {
 func parseHost(s string) (string, error) {
 	if s != "" && s[0] == '[' {
 		a, err := netip.ParseAddr(s[1 : len(s)-1])
-		if err != nil || !a.Is6() || a.Zone() != "" {
+		if err != nil || !a.Is6() || a.Is4In6() || a.Zone() != "" {
 			return "", fault("the brackets hold no plain IPv6 address")
 		}
 		return a.String(), nil
 	}
-	s = strings.TrimSuffix(s, ".")
+	s = lower(strings.TrimSuffix(s, "."))
 	if plain(s) {
 		return checkName(s)
 	}
@@ -126,6 +126,17 @@ func parseHost(s string) (string, error) {
 		return "", fault("it is no domain name")
 	}
 	return checkName(mapped)
+}
+
+// lower folds ASCII letters alone, so that the case of a name never decides
+// whether it is plain.
+func lower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
 }
 
 // plain reports whether s is already what a lower-case ASCII name looks like, so

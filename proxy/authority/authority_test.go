@@ -21,6 +21,9 @@ func TestParse(t *testing.T) {
 		{"[::1]:80", "::1", 80},
 		{"[2001:DB8::0:1]", "2001:db8::1", 443},
 		{"_dmarc.example.com", "_dmarc.example.com", 443},
+		{"_DMARC.Example.com", "_dmarc.example.com", 443},
+		{"R1---SN-x.example.com", "r1---sn-x.example.com", 443},
+		{"127.0.0.1.", "127.0.0.1", 443},
 		{"localhost", "localhost", 443},
 	} {
 		host, port, err := Parse(tc.in, 443)
@@ -35,7 +38,7 @@ func TestParseRefuses(t *testing.T) {
 		"empty": "", "userinfo": "good@evil.example", "two ports": "a.example:1:2", "no port": "a.example:",
 		"port 0": "a.example:0", "port too large": "a.example:65536", "signed port": "a.example:+1", "leading zero": "a.example:080",
 		"octal": "0177.0.0.1", "short": "127.1", "decimal": "2130706433", "hexadecimal": "0x7f.0.0.1", "hexadecimal number": "0x7f000001", "leading zeros": "127.0.0.01",
-		"zone": "[fe80::1%25eth0]:80", "unclosed": "[::1", "bare v6": "::1", "v4 in brackets": "[127.0.0.1]",
+		"zone": "[fe80::1%25eth0]:80", "unclosed": "[::1", "bare v6": "::1", "v4 in brackets": "[127.0.0.1]", "v4 as v6": "[::ffff:127.0.0.1]", "v4 as hexadecimal v6": "[::ffff:7f00:1]",
 		"two dots": "a..example", "only a dot": ".", "two trailing dots": "a.example..", "leading dot": ".a.example", "wildcard": "*.example", "space": "a b.example",
 		"slash": "a/b", "percent": "a%2eexample", "NUL": "a\x00b", "leading hyphen": "-a.example", "long label": string(make([]byte, 64)) + ".example", "bad punycode": "xn--a.example\xff", "underscore in unicode": "ü_.example",
 	} {
