@@ -1,0 +1,78 @@
+package identity
+
+import (
+	"encoding/base64"
+	"io"
+	"strings"
+
+	"chaperone/credential"
+	"chaperone/policy"
+)
+
+// Caller is who a request comes from. Its fields are shared by all requests of the
+// session and must not be changed.
+type Caller struct {
+	Agent    policy.Agent
+	Instance string
+	Human    *policy.Human // nil: nobody
+	Session  *policy.Session
+
+	s *session
+	d *Directory
+}
+
+// Live returns nil while the caller may act, and else why not. It takes no lock.
+func (c *Caller) Live() error { return c.s.live(c.d.o.Now()) }
+
+// Attach has conn closed when the session ends or is barred; detach undoes it.
+// conn's Close must be safe to call more than once and from any goroutine.
+func (c *Caller) Attach(conn io.Closer) (detach func()) { return c.s.attach(conn, c.d.o.Now()) }
+
+// Identify finds the caller by the value of Proxy-Authorization: Basic with the
+// agent's name and the session token, or the token as Bearer (RFC 9110 section
+// 11.7.2, RFC 7617, RFC 6750). Where the session is known but barred, the caller
+// is returned beside the error, for the record.
+func (d *Directory) Identify(value string) (*Caller, error) {
+	if value == "" {
+		return nil, ErrNoCredentials
+	}
+	name, token, err := parseProxyAuthorization(value)
+	if err != nil {
+		return nil, err
+	}
+	if credential.IsHandle(token) || credential.IsHandle(name) {
+		return nil, ErrHandleAsPassword
+	}
+	if !credential.IsSessionToken(token) {
+		return nil, ErrBadCredentials
+	}
+	sum := d.o.Vault.TokenSum(token)
+	d.mu.RLock()
+	s := d.byToken[sum] // a keyed hash tells nothing about where a guess went wrong
+	d.mu.RUnlock()
+	if s == nil || name != "" && name != s.info.Agent {
+		return nil, ErrBadCredentials
+	}
+	return &Caller{Agent: s.agent.asked, Instance: s.info.Instance, Human: s.human, Session: s.asked, s: s, d: d}, s.live(d.o.Now())
+}
+
+// parseProxyAuthorization returns the agent's name, empty for Bearer, and the token.
+func parseProxyAuthorization(value string) (name, token string, err error) {
+	scheme, rest, _ := strings.Cut(value, " ")
+	rest = strings.TrimLeft(rest, " ")
+	if strings.EqualFold(scheme, "bearer") {
+		return "", rest, nil
+	}
+	if !strings.EqualFold(scheme, "basic") {
+		return "", "", ErrBadCredentials
+	}
+	b, err := base64.StdEncoding.DecodeString(rest)
+	if err != nil {
+		return "", "", ErrBadCredentials
+	}
+	name, token, ok := strings.Cut(string(b), ":")
+	if !ok || name == "" {
+		return "", "", ErrBadCredentials
+	}
+	return name, token, nil
+}

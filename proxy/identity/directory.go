@@ -1,0 +1,229 @@
+// Package identity establishes who is calling: which agent, as which instance,
+// for which human, within which session.
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"chaperone/credential"
+	"chaperone/store"
+)
+
+var (
+	// ErrNoCredentials is returned when a request carries no proxy credentials.
+	ErrNoCredentials = errors.New("no proxy credentials")
+	// ErrBadCredentials is returned when proxy credentials name no session, or
+	// another agent than the session's.
+	ErrBadCredentials = errors.New("proxy credentials are wrong")
+	// ErrHandleAsPassword is returned when a handle is sent as the proxy password.
+	ErrHandleAsPassword = errors.New("a handle was sent as the proxy password")
+	// ErrSessionExpired is returned when a session's time or lease is over.
+	ErrSessionExpired = errors.New("the session has expired")
+	// ErrSessionRevoked is returned when a session was revoked.
+	ErrSessionRevoked = errors.New("the session was revoked")
+	// ErrAgentSuspended is returned while an agent is suspended.
+	ErrAgentSuspended = errors.New("the agent is suspended")
+	// ErrAgentRetired is returned for an agent that was retired.
+	ErrAgentRetired = errors.New("the agent is retired")
+	// ErrHumanSuspended is returned while a human's delegations are suspended.
+	ErrHumanSuspended = errors.New("the human's delegations are suspended")
+
+	// ErrUnknownAgent is wrapped when no agent has that name.
+	ErrUnknownAgent = errors.New("agent is not known")
+	// ErrUnknownSession is wrapped when no session has that id.
+	ErrUnknownSession = errors.New("session is not known")
+	// ErrDuplicate is wrapped when an agent of that name exists.
+	ErrDuplicate = errors.New("agent exists already")
+	// ErrInvalid is wrapped when what is asked for is not of a usable form.
+	ErrInvalid = errors.New("not valid")
+	// ErrScope is wrapped when a child session asks for more than its parent has.
+	ErrScope = errors.New("more than the parent session has")
+	// ErrCredentialOwner is wrapped when a credential belongs to somebody else.
+	ErrCredentialOwner = errors.New("credential belongs to somebody else")
+)
+
+// Options of a [Directory].
+type Options struct {
+	Store store.Store
+	Vault *credential.Vault
+	// Prefix tells the shape of handles for a service's credentials ("ghp_"); nil
+	// gives all the generic one.
+	Prefix func(service string) string
+	// Now tells the time; time.Now when nil.
+	Now func() time.Time
+}
+
+// Directory knows agents, humans and sessions. It keeps them in a store and in
+// memory; requests are answered from memory. A change is in the store before its
+// caller hears that it is done; what takes authority away works in memory first.
+// It is safe for concurrent use.
+type Directory struct {
+	o Options
+
+	mu       sync.RWMutex
+	agents   map[string]*agent
+	humans   map[string]*human
+	sessions map[string]*session
+	byToken  map[[sha256.Size]byte]*session
+
+	change sync.Mutex // one change of the store at a time
+	stop   context.CancelFunc
+	done   chan struct{}
+}
+
+// Names in the store.
+const (
+	agentPrefix   = "agent/"
+	humanPrefix   = "human/"
+	sessionPrefix = "session/"
+)
+
+// Open loads what the store holds and begins to watch for what expires.
+func Open(ctx context.Context, o Options) (*Directory, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Prefix == nil {
+		o.Prefix = func(string) string { return "" }
+	}
+	d := &Directory{
+		o: o, agents: map[string]*agent{}, humans: map[string]*human{},
+		sessions: map[string]*session{}, byToken: map[[sha256.Size]byte]*session{}, done: make(chan struct{}),
+	}
+	if err := d.load(ctx); err != nil {
+		return nil, fmt.Errorf("opening directory: %w", err)
+	}
+	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
+	d.stop = stop
+	go d.watch(watch)
+	return d, nil
+}
+
+// Close stops watching. Sessions stay as they are.
+func (d *Directory) Close() {
+	d.stop()
+	<-d.done
+}
+
+func (d *Directory) load(ctx context.Context) error {
+	err := each(ctx, d.o.Store, agentPrefix, func(a *Agent, version uint64) error {
+		d.agents[a.Name] = newAgent(*a, version)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = each(ctx, d.o.Store, humanPrefix, func(h *storedHuman, version uint64) error {
+		d.human(h.ID).version = version
+		d.human(h.ID).suspended.Store(h.Suspended)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return each(ctx, d.o.Store, sessionPrefix, func(s *storedSession, version uint64) error {
+		live, err := d.revive(s)
+		if err != nil {
+			return fmt.Errorf("session %s: %w", s.ID, err)
+		}
+		live.version = version
+		d.sessions[s.ID], d.byToken[live.sum] = live, live
+		return nil
+	})
+}
+
+// each decodes every entry under prefix.
+func each[T any](ctx context.Context, kv store.Store, prefix string, take func(*T, uint64) error) error {
+	for e, err := range kv.Scan(ctx, prefix) {
+		if err != nil {
+			return err
+		}
+		v := new(T)
+		if err := json.Unmarshal(e.Value, v); err != nil {
+			return fmt.Errorf("%s is damaged: %w", e.Name, err)
+		}
+		if err := take(v, e.Version); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Directory) save(ctx context.Context, name string, version uint64, v any, expires time.Time) (uint64, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return 0, err
+	}
+	e, err := d.o.Store.Save(ctx, store.Entry{Name: name, Value: b, Version: version, Expires: expires})
+	return e.Version, err
+}
+
+// sweepEvery is how often expired sessions are looked for; requests find out by
+// themselves and at once.
+const sweepEvery = time.Second
+
+// watch ends what expires, so that streams are cut and handles revoked when a
+// session's time is over, and not only when its next request comes.
+func (d *Directory) watch(ctx context.Context) {
+	defer close(d.done)
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			d.sweep(ctx)
+		}
+	}
+}
+
+// keepEnded is how long an ended session is shown in lists.
+const keepEnded = 24 * time.Hour
+
+func (d *Directory) sweep(ctx context.Context) {
+	now := d.o.Now()
+	var over []*session
+	d.mu.Lock()
+	for id, s := range d.sessions {
+		switch {
+		case s.ended() == nil && (s.expired(now) || s.leaseLost(now)):
+			over = append(over, s)
+		case now.After(s.info.Expires.Add(keepEnded)):
+			delete(d.sessions, id)
+			delete(d.byToken, s.sum)
+		}
+	}
+	d.mu.Unlock()
+	for _, s := range over {
+		reason := "its time is over"
+		if s.leaseLost(now) {
+			reason = "its program is gone (no heartbeat)"
+		}
+		d.end(ctx, s, ErrSessionExpired, reason, "chaperone") // what fails here is tried again in a second
+	}
+	d.o.Vault.Sweep(now)
+}
+
+// ParseHuman reads a human as people write it: an e-mail address or subject, with
+// the issuer in front and a # between them where it matters.
+func ParseHuman(s string) (iss, sub, email string, err error) {
+	iss, sub, ok := strings.Cut(s, "#")
+	if !ok {
+		iss, sub = "", s
+	}
+	if sub == "" || len(s) > 256 || strings.ContainsAny(s, " \t\r\n\x00\"<>") {
+		return "", "", "", fmt.Errorf("%w: human %q (an e-mail address, or issuer#subject)", ErrInvalid, s)
+	}
+	if strings.IndexByte(sub, '@') > 0 {
+		email = sub
+	}
+	return iss, sub, email, nil
+}

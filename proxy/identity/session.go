@@ -1,0 +1,369 @@
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"chaperone/credential"
+	"chaperone/policy"
+)
+
+// Limits of sessions.
+const (
+	DefaultTTL = 8 * time.Hour
+	MinTTL     = time.Second
+	MaxTTL     = 30 * 24 * time.Hour
+	MaxDepth   = 4 // links of a delegation chain
+)
+
+// Spec is what a session is made of.
+type Spec struct {
+	Agent       string         `json:"agent"`
+	Human       string         `json:"human,omitzero"` // empty: nobody; the agent's owner answers
+	Purpose     string         `json:"purpose,omitzero"`
+	TTL         time.Duration  `json:"ttl,omitzero"`   // DefaultTTL when zero
+	Lease       time.Duration  `json:"lease,omitzero"` // ends unless renewed so often; zero: no heartbeat
+	Scope       []policy.Scope `json:"scope,omitzero"`
+	Credentials []string       `json:"credentials,omitzero"`
+	Parent      string         `json:"parent,omitzero"`
+}
+
+// Session is a delegation as one instance presents it, without its token.
+type Session struct {
+	ID          string         `json:"id"`
+	Agent       string         `json:"agent"`
+	Instance    string         `json:"instance"`
+	Human       string         `json:"human,omitzero"`
+	Purpose     string         `json:"purpose,omitzero"`
+	Scope       []policy.Scope `json:"scope,omitzero"`
+	Credentials []string       `json:"credentials,omitzero"`
+	Parent      string         `json:"parent,omitzero"`
+	Created     time.Time      `json:"created"`
+	Expires     time.Time      `json:"expires"`
+	Lease       time.Duration  `json:"lease,omitzero"`
+	Ended       time.Time      `json:"ended,omitzero"`
+	EndReason   string         `json:"end_reason,omitzero"`
+	EndedBy     string         `json:"ended_by,omitzero"`
+}
+
+// Created is a new session with the secrets that are told once.
+type Created struct {
+	Session
+	Token   string
+	Handles map[string]string // credential -> handle
+}
+
+// storedSession is a session in the store.
+type storedSession struct {
+	Session
+	Chain []policy.Link `json:"chain"`
+	Sum   string        `json:"sum"` // keyed hash of the token
+}
+
+// session is a session in memory.
+type session struct {
+	info    Session // fixed but for how it ended, which mu guards
+	asked   *policy.Session
+	human   *policy.Human
+	agent   *agent
+	person  *human // nil when the agent acts for nobody
+	parent  *session
+	sum     [sha256.Size]byte
+	version uint64
+	expires int64 // unix nanoseconds
+	renewed atomic.Int64
+	over    atomic.Pointer[error] // why it ended; nil while it goes on
+
+	mu       sync.Mutex
+	attached map[io.Closer]struct{}
+}
+
+func (s *session) ended() error {
+	if e := s.over.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+func (s *session) expired(now time.Time) bool { return now.UnixNano() >= s.expires }
+
+func (s *session) leaseLost(now time.Time) bool {
+	return s.info.Lease > 0 && now.UnixNano()-s.renewed.Load() > int64(s.info.Lease)
+}
+
+// live returns why the session may not act now, or nil: itself, its agent, its
+// human, and everything above it.
+func (s *session) live(now time.Time) error {
+	for ; s != nil; s = s.parent {
+		if err := s.ended(); err != nil {
+			return err
+		}
+		if s.expired(now) || s.leaseLost(now) {
+			return ErrSessionExpired
+		}
+		if err := s.agent.barred(); err != nil {
+			return err
+		}
+		if s.person != nil && s.person.suspended.Load() {
+			return ErrHumanSuspended
+		}
+	}
+	return nil
+}
+
+// CreateSession makes an instance and its session, with a handle for each of the
+// credentials it names.
+func (d *Directory) CreateSession(ctx context.Context, spec Spec) (Created, error) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	now := d.o.Now()
+	stored, err := d.plan(spec, now)
+	if err != nil {
+		return Created{}, err
+	}
+	token := credential.NewSessionToken()
+	sum := d.o.Vault.TokenSum(token)
+	stored.Sum = hex.EncodeToString(sum[:])
+	d.mu.Lock()
+	s, err := d.revive(stored)
+	d.mu.Unlock()
+	if err != nil {
+		return Created{}, err
+	}
+	s.renewed.Store(now.UnixNano())
+	handles, err := d.issue(ctx, s)
+	if err != nil {
+		return Created{}, err
+	}
+	s.version, err = d.save(ctx, sessionPrefix+s.info.ID, 0, stored, stored.Expires.Add(keepEnded))
+	if err != nil {
+		_, rerr := d.o.Vault.Revoke(ctx, func(h *credential.Handle) bool { return h.Session == s.info.ID })
+		return Created{}, fmt.Errorf("keeping session: %w", errors.Join(err, rerr))
+	}
+	d.mu.Lock()
+	d.sessions[s.info.ID], d.byToken[s.sum] = s, s
+	d.mu.Unlock()
+	return Created{Session: s.info, Token: token, Handles: handles}, nil
+}
+
+// plan checks a spec against the agent, the human, the parent and the credentials.
+func (d *Directory) plan(spec Spec, now time.Time) (*storedSession, error) {
+	a, err := d.agent(spec.Agent)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.barred(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, spec.Agent)
+	}
+	if spec.TTL == 0 {
+		spec.TTL = DefaultTTL
+	}
+	if spec.TTL < MinTTL || spec.TTL > MaxTTL {
+		return nil, fmt.Errorf("%w: ttl %v (from %v to %v)", ErrInvalid, spec.TTL, MinTTL, MaxTTL)
+	}
+	if spec.Lease != 0 && spec.Lease < time.Second {
+		return nil, fmt.Errorf("%w: lease %v (at least 1s)", ErrInvalid, spec.Lease)
+	}
+	if len(spec.Purpose) > 500 || strings.ContainsAny(spec.Purpose, "\r\n\x00") {
+		return nil, fmt.Errorf("%w: purpose (one line of at most 500 bytes)", ErrInvalid)
+	}
+	s := &storedSession{Session: Session{
+		ID: credential.NewID("s_", 12), Agent: spec.Agent, Instance: credential.NewID("i_", 8), Human: spec.Human, Purpose: spec.Purpose,
+		Scope: spec.Scope, Credentials: spec.Credentials, Parent: spec.Parent, Created: now.UTC(), Expires: now.Add(spec.TTL).UTC(), Lease: spec.Lease,
+	}}
+	if err := d.inherit(s, now); err != nil {
+		return nil, err
+	}
+	if s.Human != "" {
+		if _, _, _, err := ParseHuman(s.Human); err != nil {
+			return nil, err
+		}
+	}
+	s.Chain = append(s.Chain, policy.Link{Session: s.ID, Agent: s.Agent, Instance: s.Instance})
+	return s, d.mayHold(s)
+}
+
+// inherit narrows a child by its parent: the same human, no later end, a scope
+// within the parent's, and only credentials that the parent has.
+func (d *Directory) inherit(s *storedSession, now time.Time) error {
+	if s.Parent == "" {
+		return nil
+	}
+	d.mu.RLock()
+	p := d.sessions[s.Parent]
+	d.mu.RUnlock()
+	if p == nil {
+		return fmt.Errorf("%w: %s", ErrUnknownSession, s.Parent)
+	}
+	if err := p.live(now); err != nil {
+		return fmt.Errorf("parent session: %w", err)
+	}
+	switch {
+	case len(p.asked.Chain) >= MaxDepth:
+		return fmt.Errorf("%w: the chain has %d links, which is the most", ErrScope, MaxDepth)
+	case s.Human != "" && s.Human != p.info.Human:
+		return fmt.Errorf("%w: it acts for another human", ErrScope)
+	case !within(s.Scope, p.info.Scope):
+		return fmt.Errorf("%w: the scope", ErrScope)
+	}
+	for _, c := range s.Credentials {
+		if !slices.Contains(p.info.Credentials, c) {
+			return fmt.Errorf("%w: credential %s", ErrScope, c)
+		}
+	}
+	s.Human = p.info.Human
+	if s.Scope == nil {
+		s.Scope = p.info.Scope
+	}
+	if s.Expires.After(p.info.Expires) {
+		s.Expires = p.info.Expires
+	}
+	s.Chain = slices.Clone(p.asked.Chain)
+	return nil
+}
+
+// mayHold checks that each credential exists and may go into this session.
+func (d *Directory) mayHold(s *storedSession) error {
+	for i, id := range s.Credentials {
+		c, err := d.o.Vault.Find(id)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(s.Credentials[:i], id) {
+			return fmt.Errorf("%w: credential %s is named twice", ErrInvalid, id)
+		}
+		if c.Owner != "org" && c.Owner != "agent:"+s.Agent && (s.Human == "" || c.Owner != "human:"+s.Human) {
+			return fmt.Errorf("%w: %s is %s's", ErrCredentialOwner, id, c.Owner)
+		}
+	}
+	return nil
+}
+
+func (d *Directory) issue(ctx context.Context, s *session) (map[string]string, error) {
+	handles := map[string]string{}
+	for _, id := range s.info.Credentials {
+		c, err := d.o.Vault.Find(id)
+		if err != nil {
+			return nil, err
+		}
+		if handles[id], err = d.o.Vault.Issue(ctx, id, s.info.ID, d.o.Prefix(c.Service), s.info.Expires); err != nil {
+			return nil, err
+		}
+	}
+	return handles, nil
+}
+
+// revive makes a session in memory of one from the store. The caller holds d.mu,
+// or is the only user still. A program that was restarted gives a lease a new start.
+func (d *Directory) revive(st *storedSession) (*session, error) {
+	a := d.agents[st.Agent]
+	if a == nil {
+		return nil, fmt.Errorf("%w: %s", ErrUnknownAgent, st.Agent)
+	}
+	s := &session{info: st.Session, agent: a, parent: d.sessions[st.Parent], expires: st.Expires.UnixNano()}
+	if _, err := hex.Decode(s.sum[:], []byte(st.Sum)); err != nil {
+		return nil, err
+	}
+	if st.Parent != "" && s.parent == nil || !st.Ended.IsZero() {
+		s.over.Store(new(ErrSessionRevoked))
+	}
+	if st.Human != "" {
+		iss, sub, email, err := ParseHuman(st.Human)
+		if err != nil {
+			return nil, err
+		}
+		s.human = &policy.Human{Sub: sub, Iss: iss, Email: email}
+		s.person = d.human(st.Human)
+	}
+	s.renewed.Store(d.o.Now().UnixNano())
+	s.asked = &policy.Session{
+		ID: st.ID, Purpose: st.Purpose, Scope: st.Scope, Created: st.Created.Unix(), Expires: st.Expires.Unix(), Parent: st.Parent, Chain: st.Chain,
+	}
+	return s, nil
+}
+
+// within reports whether every action on every resource that child allows is
+// allowed by parent as well. A nil scope allows everything.
+func within(child, parent []policy.Scope) bool {
+	if parent == nil || child == nil { // nil inherits the parent's
+		return true
+	}
+	for _, c := range child {
+		for _, action := range c.Actions {
+			resources := c.Resources
+			if resources == nil {
+				resources = []string{"*"}
+			}
+			for _, resource := range resources {
+				if !slices.ContainsFunc(parent, func(p policy.Scope) bool {
+					return coversAny(p.Actions, action) && (p.Resources == nil || coversAny(p.Resources, resource))
+				}) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+func coversAny(patterns []string, s string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		if p == s || p == "*" || p == "*:*" {
+			return true
+		}
+		prefix, ok := strings.CutSuffix(p, "*")
+		return ok && strings.HasPrefix(s, prefix)
+	})
+}
+
+// Sessions returns all sessions that are kept, newest first.
+func (d *Directory) Sessions() []Session {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	out := make([]Session, 0, len(d.sessions))
+	for _, s := range d.sessions {
+		out = append(out, s.snapshot())
+	}
+	slices.SortFunc(out, func(a, b Session) int { return b.Created.Compare(a.Created) })
+	return out
+}
+
+// Session returns the session of that id or [ErrUnknownSession].
+func (d *Directory) Session(id string) (Session, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if s := d.sessions[id]; s != nil {
+		return s.snapshot(), nil
+	}
+	return Session{}, fmt.Errorf("%w: %s", ErrUnknownSession, id)
+}
+
+func (s *session) snapshot() Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.info
+}
+
+// Renew is the heartbeat of a session with a lease.
+func (d *Directory) Renew(id string) error {
+	d.mu.RLock()
+	s := d.sessions[id]
+	d.mu.RUnlock()
+	if s == nil {
+		return fmt.Errorf("%w: %s", ErrUnknownSession, id)
+	}
+	if err := s.live(d.o.Now()); err != nil {
+		return err
+	}
+	s.renewed.Store(d.o.Now().UnixNano())
+	return nil
+}
