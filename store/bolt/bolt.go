@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -18,11 +20,20 @@ import (
 )
 
 // Store is a [store.Store] in a bbolt file. Every Save and Delete is one synced
-// transaction; writers that come together share one.
+// transaction, which takes some milliseconds; writers that come together within
+// 2 ms share one.
 type Store struct {
-	db  *bbolt.DB
-	now func() time.Time
+	db    *bbolt.DB
+	now   func() time.Time
+	swept []byte // the name at which the next sweep begins; written in transactions that write, of which there is one
 }
+
+// After sweepEvery writes, sweepMost entries are looked at and dropped if they
+// have expired, so that the file is bounded by what is alive.
+const (
+	sweepEvery = 64
+	sweepMost  = 256
+)
 
 var _ store.Store = (*Store)(nil)
 
@@ -48,47 +59,78 @@ func Open(path string, o Options) (*Store, error) {
 	if o.Wait == 0 {
 		o.Wait = time.Second
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: o.Wait, FreelistType: bbolt.FreelistMapType, NoFreelistSync: true})
-	if errors.Is(err, berrors.ErrTimeout) {
-		return nil, fmt.Errorf("opening %s: %w", path, store.ErrInUse)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", path, err)
-	}
-	db.MaxBatchDelay = 2 * time.Millisecond
-	s := &Store{db: db, now: o.Now}
-	if err := s.prepare(path); err != nil {
-		db.Close()
+	s := &Store{now: o.Now}
+	if err := s.open(path, o.Wait); err != nil {
+		if s.db != nil {
+			s.db.Close()
+		}
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
 	return s, nil
 }
 
-// prepare makes the bucket, and drops what expired while nobody looked.
-func (s *Store) prepare(path string) error {
-	if info, err := os.Stat(path); err != nil {
-		return err
-	} else if info.Mode().Perm()&0o077 != 0 {
+// open opens the file and reads all of it once. A damaged one makes bbolt panic,
+// or fault where the file is shorter than it says; both become an error here,
+// rather than the end of the process at some later request.
+func (s *Store) open(path string, wait time.Duration) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the file is damaged (%v); put a copy of it in its place", p)
+		}
+	}()
+	info, err := os.Stat(path)
+	if err == nil && info.Mode().Perm()&0o077 != 0 {
 		return fmt.Errorf("its mode is %v; others may read it (chmod 600 %s)", info.Mode().Perm(), path)
 	}
+	// The freelist is synced: without it, bbolt looks for free pages in a goroutine
+	// of its own, whose panic over a damaged file nobody could catch.
+	s.db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: wait, FreelistType: bbolt.FreelistMapType})
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return store.ErrInUse
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+		return fmt.Errorf("the file is damaged (%w); put a copy of it in its place", err)
+	case err != nil:
+		return err
+	}
+	s.db.MaxBatchDelay = 2 * time.Millisecond
+	return s.prepare()
+}
+
+// prepare makes the bucket, and drops what expired while nobody looked.
+func (s *Store) prepare() error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(bucket)
 		if err != nil {
 			return err
 		}
-		var dead [][]byte
-		err = b.ForEach(func(k, v []byte) error {
-			if e, err := decode(k, v); err != nil || s.expired(e) {
-				dead = append(dead, bytes.Clone(k))
-				return err
-			}
-			return nil
-		})
-		for _, k := range dead {
-			err = errors.Join(err, b.Delete(k))
-		}
-		return err
+		return s.sweep(b, math.MaxInt)
 	})
+}
+
+// sweep drops what has expired of the next entries, at most as many as given.
+func (s *Store) sweep(b *bbolt.Bucket, most int) error {
+	var dead [][]byte
+	c := b.Cursor()
+	k, v := c.Seek(s.swept)
+	for ; k != nil && most > 0; most-- {
+		e, err := decode(k, v)
+		if err != nil {
+			return err
+		}
+		if s.expired(e) {
+			dead = append(dead, bytes.Clone(k))
+		}
+		k, v = c.Next()
+	}
+	s.swept = bytes.Clone(k) // nil at the end: begin anew
+	for _, k := range dead {
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Store) expired(e store.Entry) bool {
@@ -135,7 +177,10 @@ func (s *Store) Save(ctx context.Context, e store.Entry) (store.Entry, error) {
 			return err
 		}
 		saved = store.Entry{Name: e.Name, Value: bytes.Clone(e.Value), Version: next, Expires: e.Expires}
-		return b.Put([]byte(e.Name), encode(saved))
+		if err := b.Put([]byte(e.Name), encode(saved)); err != nil || next%sweepEvery != 0 {
+			return err
+		}
+		return s.sweep(b, sweepMost)
 	})
 	if err != nil {
 		return store.Entry{}, named(e.Name, err)
@@ -225,10 +270,22 @@ func named(name string, err error) error {
 func encode(e store.Entry) []byte {
 	b := make([]byte, header, header+len(e.Value))
 	binary.BigEndian.PutUint64(b, e.Version)
-	if !e.Expires.IsZero() {
-		binary.BigEndian.PutUint64(b[8:], uint64(e.Expires.UnixNano()))
-	}
+	binary.BigEndian.PutUint64(b[8:], uint64(nanos(e.Expires)))
 	return append(b, e.Value...)
+}
+
+// nanos returns a moment in unix nanoseconds: 0 for never, and nothing else is
+// ever taken for that.
+func nanos(t time.Time) int64 {
+	switch {
+	case t.IsZero():
+		return 0
+	case t.Year() >= 2262: // beyond what 63 bits hold
+		return math.MaxInt64
+	case t.Unix() <= 0:
+		return 1
+	}
+	return t.UnixNano()
 }
 
 func decode(k, v []byte) (store.Entry, error) {
