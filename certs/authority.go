@@ -117,7 +117,7 @@ func Load(certPEM, keyPEM []byte) (*Authority, error) {
 	}, nil
 }
 
-// PEM returns the CA's certificate.
+// PEM returns the CA's certificate; it must not be changed.
 func (a *Authority) PEM() []byte { return a.pem }
 
 // Certificate returns the CA's certificate; it must not be changed.
@@ -134,6 +134,8 @@ func parseCert(b []byte) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("%w: %w", ErrCA, err)
 	case !cert.BasicConstraintsValid || !cert.IsCA || cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageCertSign == 0:
 		return nil, fmt.Errorf("%w: the certificate is not a CA's (basic constraints CA:TRUE, key usage certificate sign)", ErrCA)
+	case time.Now().Before(cert.NotBefore):
+		return nil, fmt.Errorf("%w: the certificate is not valid before %s; check the clock", ErrCA, cert.NotBefore.Format(time.RFC3339))
 	case time.Now().After(cert.NotAfter):
 		return nil, fmt.Errorf("%w: the certificate expired on %s", ErrCA, cert.NotAfter.Format(time.DateOnly))
 	}

@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -88,6 +89,16 @@ func TestLoad(t *testing.T) {
 		}
 		return c
 	}
+	between := func(from, to time.Duration) []byte {
+		now := time.Now()
+		c := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now.Add(from), NotAfter: now.Add(to), BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign}
+		der, err := x509.CreateCertificate(rand.Reader, c, c, ec.Public(), ec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return block("CERTIFICATE", der)
+	}
+	old := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-128-CBC,00"}, Bytes: []byte("x")})
 	leaf := func() []byte {
 		c, err := authority(t).Leaf("a.example")
 		if err != nil {
@@ -105,6 +116,10 @@ func TestLoad(t *testing.T) {
 		"PKCS#1":                {cert(rsaKey), block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey)), ""},
 		"Ed25519":               {cert(ed), block("PRIVATE KEY", pkcs8ed), "P-256"},
 		"encrypted":             {cert(ec), block("ENCRYPTED PRIVATE KEY", pkcs8), "encrypted"},
+		"encrypted, old form":   {cert(rsaKey), old, "encrypted"},
+		"in its validity":       {between(-time.Hour, 2*time.Hour), block("PRIVATE KEY", pkcs8), ""},
+		"expired":               {between(-2*time.Hour, -time.Hour), block("PRIVATE KEY", pkcs8), "expired"},
+		"not yet valid":         {between(time.Hour, 2*time.Hour), block("PRIVATE KEY", pkcs8), "not valid before"},
 		"another key":           {cert(rsaKey), block("PRIVATE KEY", pkcs8), "not the certificate's"},
 		"not a CA":              {leaf(), block("PRIVATE KEY", pkcs8), "not a CA's"},
 		"rubbish key":           {cert(ec), []byte("rubbish"), "not PEM"},
@@ -158,7 +173,8 @@ func TestLeaf(t *testing.T) {
 			t.Errorf("%s: valid from %v to %v", host, x.NotBefore, x.NotAfter)
 		}
 	}
-	for _, host := range []string{"", "*.example", "A.example", "a.example.", "a example", "a%2e"} {
+	for _, host := range []string{"", "*.example", "A.example", "a.example.", "a example", "a%2e", "a..example", "-a.example", "a-.example", "\u00fc.example", strings.Repeat("a", 64) + ".example", strings.Repeat("a.", 127) + "com",
+		"127.1", "2130706433", "0x7f.1", "a.0x7f", "::ffff:127.0.0.1", "0::1", "fe80::1%eth0", "[::1]"} {
 		if _, err := a.Leaf(host); !errors.Is(err, ErrServerName) {
 			t.Errorf("%q: %v", host, err)
 		}
@@ -183,8 +199,12 @@ func TestLeafIsMintedOnceAndKeptInBounds(t *testing.T) {
 	if c, _ := a.Leaf("burst.example"); c == got[0] {
 		t.Error("a certificate was shown in its last hour")
 	}
-	for i := range maxLeaves + 10 {
+	for i := range 2*maxLeaves + 10 {
 		a.leaves.keep(&leaf{name: fmt.Sprint(i)})
+		a.leaves.find("burst.example", time.Time{}) // asked for now and then
+	}
+	if a.leaves.byName["burst.example"] == nil {
+		t.Error("a certificate in use went before those that nobody asked for")
 	}
 	if n := len(a.leaves.byName); n != maxLeaves || a.leaves.order.Len() != n {
 		t.Errorf("%d leaves kept", n)
@@ -244,9 +264,18 @@ func TestServerConfig(t *testing.T) {
 	if _, err := shake(cfg, "a.example", upper); err != nil {
 		t.Errorf("case of the server name: %v", err)
 	}
-	none := &tls.Config{InsecureSkipVerify: true}
-	if _, err := shake(cfg, "a.example", none); err != nil {
-		t.Errorf("no server name: %v", err)
+	stolen := &tls.Config{InsecureSkipVerify: true, ClientSessionCache: &oneSession{}}
+	for i, host := range []string{"a.example", "a.example", "b.example", "b.example"} {
+		stolen.ServerName = host
+		if resumed, err := shake(cfg, host, stolen); err != nil || resumed != (i%2 == 1) {
+			t.Errorf("tunnel %d, with the ticket of the one before: resumed %v, %v", i, resumed, err)
+		}
+	}
+	none := &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(8)}
+	for _, host := range []string{"a.example", "b.example"} {
+		if resumed, err := shake(cfg, host, none); err != nil || resumed {
+			t.Errorf("no server name: resumed %v, %v", resumed, err)
+		}
 	}
 	old := &tls.Config{RootCAs: roots, ServerName: "a.example", MaxVersion: tls.VersionTLS11}
 	if _, err := shake(cfg, "a.example", old); err == nil {
@@ -254,18 +283,42 @@ func TestServerConfig(t *testing.T) {
 	}
 }
 
+// oneSession offers the latest session to every server.
+type oneSession struct{ s *tls.ClientSessionState }
+
+func (o *oneSession) Get(string) (*tls.ClientSessionState, bool) { return o.s, o.s != nil }
+func (o *oneSession) Put(_ string, s *tls.ClientSessionState)    { o.s = s }
+
 func TestTrust(t *testing.T) {
 	a := authority(t)
-	other := filepath.Join(t.TempDir(), "roots.pem")
-	if err := os.WriteFile(other, authority(t).PEM(), 0o600); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	file := func(name string, b []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
-	b, err := a.Bundle(other)
-	if err != nil || bytes.Count(b, []byte("BEGIN CERTIFICATE")) != 2 || !bytes.Contains(b, a.PEM()) {
-		t.Errorf("bundle: %q, %v", b, err)
-	}
-	if _, err := a.Bundle(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("bundle of a file that is not there: %v", err)
+	one, two := authority(t).PEM(), authority(t).PEM()
+	first := file("first", append([]byte("# comment\n"), one...))
+	both := file("both", append(append([]byte{}, bytes.TrimSpace(one)...), append([]byte("\n"), append(two, a.PEM()...)...)...))
+	for name, tc := range map[string]struct {
+		files []string
+		want  int
+		err   error
+	}{
+		"one file":         {[]string{first}, 2, nil},
+		"each once":        {[]string{first, both}, 3, nil},
+		"none there":       {[]string{filepath.Join(dir, "none")}, 0, os.ErrNotExist},
+		"no roots in file": {[]string{file("empty", nil)}, 0, ErrNoRoots},
+	} {
+		b, err := a.Bundle(tc.files...)
+		if !errors.Is(err, tc.err) || bytes.Count(b, []byte("BEGIN CERTIFICATE")) != tc.want || tc.want > 0 && !x509.NewCertPool().AppendCertsFromPEM(b) {
+			t.Errorf("%s: got %d bytes, %v", name, len(b), err)
+		}
+		if tc.want > 0 && bytes.Count(b, a.PEM()) != 1 {
+			t.Errorf("%s: the CA is not in it once", name)
+		}
 	}
 	if p, err := a.TrustStore("changeit"); err != nil || len(p) == 0 {
 		t.Errorf("trust store: %v", err)
@@ -297,11 +350,31 @@ func BenchmarkLeafCached(b *testing.B) {
 	}
 }
 
+// BenchmarkBurst is many agents that start at once: 64 ask for one
+// name that nobody has asked for yet.
+func BenchmarkBurst(b *testing.B) {
+	a := authority(b)
+	n := 0
+	for b.Loop() {
+		n++
+		host := fmt.Sprintf("h%d.example", n)
+		var wg sync.WaitGroup
+		for range 64 {
+			wg.Go(func() {
+				if _, err := a.Leaf(host); err != nil {
+					b.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
 func BenchmarkMint(b *testing.B) {
 	a := authority(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := a.mint("api.github.com"); err != nil {
+		if _, _, err := a.mint("api.github.com"); err != nil {
 			b.Fatal(err)
 		}
 	}

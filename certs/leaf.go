@@ -7,22 +7,25 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 )
 
-// maxLeaves bounds the certificates kept; the one longest unused goes first.
+// maxLeaves bounds the certificates kept. One that nobody asked for since it last
+// could have gone goes first.
 const maxLeaves = 4096
 
 // leaves are the certificates at hand, by name.
 type leaves struct {
 	mu     sync.RWMutex
 	byName map[string]*list.Element
-	order  list.List // of *leaf, newest first
+	order  list.List // of *leaf; the back is next to go
 	flight singleflight.Group
 }
 
@@ -30,6 +33,7 @@ type leaf struct {
 	name  string
 	cert  *tls.Certificate
 	renew time.Time
+	asked atomic.Bool // since it was at the back
 }
 
 // Leaf returns a certificate for host, which must be a lower-case A-label name or
@@ -43,11 +47,11 @@ func (a *Authority) Leaf(host string) (*tls.Certificate, error) {
 		if c := a.leaves.find(host, a.now()); c != nil {
 			return c, nil
 		}
-		c, err := a.mint(host)
+		c, expires, err := a.mint(host)
 		if err != nil {
 			return nil, err
 		}
-		a.leaves.keep(&leaf{host, c, a.now().Add(leafLife - time.Hour)})
+		a.leaves.keep(&leaf{name: host, cert: c, renew: expires.Add(-time.Hour)})
 		return c, nil
 	})
 	if err != nil {
@@ -56,15 +60,23 @@ func (a *Authority) Leaf(host string) (*tls.Certificate, error) {
 	return c.(*tls.Certificate), nil
 }
 
-// find looks a certificate up. It does not move it to the front: that would take
-// the write lock in every handshake, and what is used much is minted anew daily.
+// find looks a certificate up. It only marks it as asked for: to move it would
+// take the write lock in every handshake.
 func (l *leaves) find(name string, now time.Time) *tls.Certificate {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if e := l.byName[name]; e != nil && now.Before(e.Value.(*leaf).renew) {
-		return e.Value.(*leaf).cert
+	e := l.byName[name]
+	if e == nil {
+		return nil
 	}
-	return nil
+	f := e.Value.(*leaf)
+	if !now.Before(f.renew) {
+		return nil
+	}
+	if !f.asked.Load() {
+		f.asked.Store(true)
+	}
+	return f.cert
 }
 
 func (l *leaves) keep(f *leaf) {
@@ -78,21 +90,28 @@ func (l *leaves) keep(f *leaf) {
 	}
 	l.byName[f.name] = l.order.PushFront(f)
 	for len(l.byName) > maxLeaves {
-		oldest := l.order.Back()
-		l.order.Remove(oldest)
-		delete(l.byName, oldest.Value.(*leaf).name)
+		back := l.order.Back()
+		if back.Value.(*leaf).asked.Swap(false) {
+			l.order.MoveToFront(back) // a second chance; a full round finds one without
+			continue
+		}
+		l.order.Remove(back)
+		delete(l.byName, back.Value.(*leaf).name)
 	}
 }
 
 // mint signs a leaf with what strict clients look for: one name, key identifiers,
 // basic constraints, usages, a random serial, at most a day (RFC 5280; CA/Browser
-// Forum baseline requirements).
-func (a *Authority) mint(host string) (*tls.Certificate, error) {
+// Forum baseline requirements). It also returns when the leaf expires.
+func (a *Authority) mint(host string) (*tls.Certificate, time.Time, error) {
 	serial, err := newSerial()
 	if err != nil {
-		return nil, err
+		return nil, time.Time{}, err
 	}
 	now := a.now()
+	if now.After(a.cert.NotAfter) {
+		return nil, time.Time{}, fmt.Errorf("%w: it expired on %s", ErrCA, a.cert.NotAfter.Format(time.DateOnly))
+	}
 	t := &x509.Certificate{
 		SerialNumber:          serial,
 		NotBefore:             now.Add(-skew),
@@ -108,33 +127,47 @@ func (a *Authority) mint(host string) (*tls.Certificate, error) {
 	if len(host) <= 64 { // the most a common name holds
 		t.Subject = pkix.Name{CommonName: host}
 	}
-	if ip, err := netip.ParseAddr(host); err == nil {
-		t.IPAddresses = append(t.IPAddresses, ip.AsSlice())
-	} else if err := checkName(host); err != nil {
-		return nil, err
-	} else {
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Zone() == "" && !ip.Is4In6() && ip.String() == host {
+		t.IPAddresses = []net.IP{ip.AsSlice()}
+	} else if canonical(host) {
 		t.DNSNames = []string{host}
+	} else {
+		return nil, time.Time{}, fmt.Errorf("%w: not a canonical host name", ErrServerName)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, a.cert, a.leafKey.Public(), a.key)
 	if err != nil {
-		return nil, err
+		return nil, time.Time{}, err
 	}
-	return &tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: a.leafKey}, nil
+	return &tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: a.leafKey}, t.NotAfter, nil
 }
 
-// checkName refuses what no host is called: the caller forgot to canonicalise it.
-func checkName(s string) error {
-	if s == "" || len(s) > 253 || s != strings.ToLower(s) || strings.Trim(s, ".") != s || strings.ContainsAny(s, "*/:@ \x00%") {
-		return fmt.Errorf("%w: not a canonical host name", ErrServerName)
+// canonical reports whether s is a name of lower-case letters, digits, hyphens
+// and underscores in labels of 1 to 63, the last of which is no number (then it
+// would pass for an address). What is not canonical the caller should have
+// refused, so it gets no certificate.
+func canonical(s string) bool {
+	if len(s) > 253 {
+		return false
 	}
-	return nil
+	last := ""
+	for last = range strings.SplitSeq(s, ".") {
+		if last == "" || len(last) > 63 || last[0] == '-' || last[len(last)-1] == '-' || strings.Trim(last, ldh) != "" {
+			return false
+		}
+	}
+	return strings.Trim(last, "0123456789") != "" && !strings.HasPrefix(last, "0x")
 }
+
+// ldh are the characters of a canonical label.
+const ldh = "abcdefghijklmnopqrstuvwxyz0123456789-_"
 
 // ServerConfig returns the one TLS configuration for all tunnels: sharing it is
 // what lets a client resume a session in its next tunnel. The connection passed
 // to tls.Server must have a method ServerName() string that tells the tunnel's
 // host; a client that asks for another name is refused with [ErrServerName], and
-// one that resumes a session of another host makes a full handshake instead.
+// one that resumes a session of another host makes a full handshake instead. A
+// session is bound to the name that the client sent, which is the tunnel's; one
+// that sent none gets no ticket.
 func (a *Authority) ServerConfig() *tls.Config {
 	c := &tls.Config{
 		MinVersion:                  tls.VersionTLS12,
@@ -148,9 +181,16 @@ func (a *Authority) ServerConfig() *tls.Config {
 		}
 		return a.Leaf(host)
 	}
+	nameless := c.Clone()
+	nameless.SessionTicketsDisabled = true
 	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		_, err := tunnelHost(hello) // before resumption, which asks for no certificate
-		return nil, err
+		if _, err := tunnelHost(hello); err != nil { // here, as resumption asks for no certificate
+			return nil, err
+		}
+		if hello.ServerName == "" {
+			return nameless, nil
+		}
+		return nil, nil // go on with c
 	}
 	c.WrapSession = func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
 		ss.Extra = append(ss.Extra, []byte(cs.ServerName))

@@ -2,13 +2,13 @@ package certs
 
 import (
 	"bytes"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 
 	"software.sslmate.com/src/go-pkcs12"
-
-	"crypto/x509"
 )
 
 // systemBundles are the files in which systems keep their roots, as crypto/x509
@@ -21,33 +21,62 @@ var systemBundles = [...]string{
 	"/etc/ssl/cert.pem",
 }
 
-// ErrNoRoots is returned by Bundle where no roots are found.
-var ErrNoRoots = errors.New("no system roots found")
+// ErrNoRoots is wrapped by Bundle where no roots are found.
+var ErrNoRoots = errors.New("no root certificates found")
 
-// Bundle returns PEM roots with the CA among them, for the variables that replace
-// a client's roots. The roots are those of file, or the system's when it is empty.
-func (a *Authority) Bundle(file string) ([]byte, error) {
-	files := systemBundles[:]
-	if file != "" {
+// Bundle returns PEM roots with the CA among them, each once, for the variables
+// that replace a client's roots. The roots are those of all the files given, or
+// the system's when there is none: give the file that such a variable named before.
+func (a *Authority) Bundle(files ...string) ([]byte, error) {
+	if len(files) == 0 {
+		file, err := systemBundle()
+		if err != nil {
+			return nil, err
+		}
 		files = []string{file}
 	}
+	var out bytes.Buffer
+	seen := map[string]bool{string(a.cert.Raw): true}
 	for _, name := range files {
-		roots, err := os.ReadFile(name)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
+		b, err := os.ReadFile(name)
 		if err != nil {
 			return nil, fmt.Errorf("reading roots: %w", err)
 		}
-		if bytes.Contains(roots, a.pem) {
-			return roots, nil
+		if !merge(&out, b, seen) {
+			return nil, fmt.Errorf("reading roots: %s: %w", name, ErrNoRoots)
 		}
-		return append(append(bytes.TrimRight(roots, "\n"), '\n'), a.pem...), nil
 	}
-	if file != "" {
-		return nil, fmt.Errorf("reading roots: %s: %w", file, os.ErrNotExist)
+	out.Write(a.pem)
+	return out.Bytes(), nil
+}
+
+// merge copies the certificates that were not seen yet, and reports whether there
+// were any at all.
+func merge(out *bytes.Buffer, b []byte, seen map[string]bool) bool {
+	found := false
+	for {
+		var block *pem.Block
+		if block, b = pem.Decode(b); block == nil {
+			return found
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		found = true
+		if !seen[string(block.Bytes)] {
+			seen[string(block.Bytes)] = true
+			pem.Encode(out, &pem.Block{Type: block.Type, Bytes: block.Bytes}) // a buffer takes all
+		}
 	}
-	return nil, ErrNoRoots
+}
+
+func systemBundle() (string, error) {
+	for _, name := range systemBundles {
+		if _, err := os.Stat(name); err == nil {
+			return name, nil
+		}
+	}
+	return "", ErrNoRoots
 }
 
 // TrustStore returns the CA in PKCS#12, as Java reads it. The password guards
