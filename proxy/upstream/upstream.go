@@ -1,0 +1,328 @@
+// Package upstream sends permitted requests to their services.
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"net/textproto"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"chaperone/policy"
+)
+
+var (
+	// ErrAddress is wrapped when an address may not be dialled.
+	ErrAddress = errors.New("address may not be dialled")
+	// ErrDial is wrapped when a service cannot be reached; nothing was sent.
+	ErrDial = errors.New("service cannot be reached")
+	// ErrTLS is wrapped when a service's certificate is not accepted; nothing was sent.
+	ErrTLS = errors.New("service's certificate is not accepted")
+	// ErrTimeout is wrapped when a service does not answer in time.
+	ErrTimeout = errors.New("service did not answer in time")
+	// ErrProtocol is wrapped when a request or an answer is not HTTP.
+	ErrProtocol = errors.New("not HTTP")
+	// ErrCanceled is wrapped when the caller's context ended first.
+	ErrCanceled = errors.New("exchange was cancelled")
+	// ErrSentUnknown is wrapped when the connection was lost and nobody knows whether
+	// the service carried the request out.
+	ErrSentUnknown = errors.New("connection to the service was lost")
+)
+
+// Options of a [Client]; zero durations take the default beside them.
+type Options struct {
+	// AllowPrivate names networks (CIDR), addresses or host:port that may be dialled
+	// although they are private or special.
+	AllowPrivate []string
+	// Resolve maps host or host:port, or *.suffix, to the address:port dialled in its
+	// place. An address that stands here is allowed.
+	Resolve map[string]string
+	// Roots verify services; nil takes the system's.
+	Roots *x509.CertPool
+	// Proxy is a corporate proxy through which everything goes, or nil.
+	Proxy *url.URL
+	// Forbidden lists the listeners of this program; they are never dialled.
+	Forbidden func() []netip.AddrPort
+	// Lookup resolves names; nil takes the system's resolver.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+
+	DialTimeout   time.Duration // 10 s
+	TLSTimeout    time.Duration // 10 s
+	HeaderTimeout time.Duration // from request to head of the answer; 0: none, since models think long
+	IdleTimeout   time.Duration // 90 s
+}
+
+// Protocol is the version of HTTP to speak with a service.
+type Protocol uint8
+
+const (
+	// Auto is HTTP/1.1, or HTTP/2 where the service speaks nothing else.
+	Auto Protocol = iota
+	// H2 is HTTP/2, for what needs it: gRPC.
+	H2
+)
+
+// Request is what goes out.
+type Request struct {
+	Method         string
+	Scheme         string
+	Host           string // canonical, no port
+	Port           int
+	Path           string // escaped; sent as it is
+	RawQuery       string
+	HostHeader     string
+	Header         http.Header // field names are sent as they are spelled
+	Body           io.Reader   // nil: none
+	ContentLength  int64       // -1: not known
+	Trailer        http.Header // announced; values are read when Body has ended
+	Protocol       Protocol
+	Upgrade        bool // a WebSocket handshake
+	ExpectContinue bool // the body waits for the service's 100
+	// On1xx is told of interim answers.
+	On1xx func(code int, h http.Header) error
+}
+
+// Target returns what a permit must cover.
+func (r *Request) Target() policy.Target {
+	return policy.Target{Method: r.Method, Scheme: r.Scheme, Host: r.Host, Port: r.Port, Path: r.Path}
+}
+
+// Client dials services and sends what a permit covers. Certificates are verified
+// always, redirects never followed, and nothing is kept between requests but idle
+// connections. It is safe for concurrent use.
+type Client struct {
+	o      Options
+	guard  *guard
+	dialer net.Dialer
+	h1     *http.Transport
+	h2     *http.Transport
+}
+
+// New returns a client.
+func New(o Options) (*Client, error) {
+	g, err := newGuard(o.AllowPrivate, o.Forbidden)
+	if err != nil {
+		return nil, fmt.Errorf("allow_private: %w", err)
+	}
+	for from, to := range o.Resolve {
+		if _, err := netip.ParseAddrPort(to); err != nil {
+			return nil, fmt.Errorf("resolve: %s: %q is not an address with a port, such as 127.0.0.1:9443", from, to)
+		}
+	}
+	o.DialTimeout = orDefault(o.DialTimeout, 10*time.Second)
+	o.TLSTimeout = orDefault(o.TLSTimeout, 10*time.Second)
+	o.IdleTimeout = orDefault(o.IdleTimeout, 90*time.Second)
+	c := &Client{o: o, guard: g}
+	c.dialer = net.Dialer{Timeout: o.DialTimeout, ControlContext: g.control}
+	c.h1, c.h2 = c.transport(false), c.transport(true)
+	return c, nil
+}
+
+func orDefault(d, standard time.Duration) time.Duration {
+	if d == 0 {
+		return standard
+	}
+	return d
+}
+
+func (c *Client) transport(h2 bool) *http.Transport {
+	t := &http.Transport{
+		DialContext:            c.dial,
+		TLSClientConfig:        &tls.Config{RootCAs: c.o.Roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(1024)},
+		TLSHandshakeTimeout:    c.o.TLSTimeout,
+		ResponseHeaderTimeout:  c.o.HeaderTimeout,
+		IdleConnTimeout:        c.o.IdleTimeout,
+		ExpectContinueTimeout:  time.Second,
+		MaxIdleConns:           4096,
+		MaxIdleConnsPerHost:    1024,
+		MaxResponseHeaderBytes: 1 << 20,
+		DisableCompression:     true,
+		Protocols:              new(http.Protocols),
+	}
+	if c.o.Proxy != nil {
+		t.Proxy = http.ProxyURL(c.o.Proxy)
+	}
+	t.Protocols.SetHTTP1(!h2)
+	t.Protocols.SetHTTP2(h2)
+	return t
+}
+
+// Close ends idle connections.
+func (c *Client) Close() {
+	c.h1.CloseIdleConnections()
+	c.h2.CloseIdleConnections()
+}
+
+// dial connects to address, or to what the operator named in its place, through
+// the guard.
+func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d := dial{authority: strings.ToLower(address), trusted: c.resolve(strings.ToLower(address))}
+	if c.o.Proxy != nil && sameAuthority(c.o.Proxy, address) {
+		d.trusted = address // the operator's own word
+	}
+	ctx = context.WithValue(ctx, dialKey{}, d)
+	if d.trusted != "" {
+		return c.dialer.DialContext(ctx, network, d.trusted)
+	}
+	if c.o.Lookup == nil {
+		return c.dialer.DialContext(ctx, network, address)
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := c.o.Lookup(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	err = fmt.Errorf("%s has no address", host)
+	for _, a := range addrs {
+		var conn net.Conn
+		if conn, err = c.dialer.DialContext(ctx, network, net.JoinHostPort(a.String(), port)); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
+}
+
+func sameAuthority(u *url.URL, address string) bool {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443", "socks5": "1080"}[u.Scheme]
+	}
+	return net.JoinHostPort(u.Hostname(), port) == address
+}
+
+// resolve returns what the operator named in place of an authority, or nothing.
+func (c *Client) resolve(authority string) string {
+	if len(c.o.Resolve) == 0 {
+		return ""
+	}
+	if to, ok := c.o.Resolve[authority]; ok {
+		return to
+	}
+	host, _, err := net.SplitHostPort(authority)
+	if err != nil {
+		return ""
+	}
+	if to, ok := c.o.Resolve[host]; ok {
+		return to
+	}
+	for i := strings.IndexByte(host, '.'); i >= 0; {
+		if to, ok := c.o.Resolve["*"+host[i:]]; ok {
+			return to
+		}
+		next := strings.IndexByte(host[i+1:], '.')
+		if next < 0 {
+			break
+		}
+		i += 1 + next
+	}
+	return ""
+}
+
+// Send spends the permit and sends r. It returns when the head of the answer is
+// there; the body streams. On 101 the answer's body is an [io.ReadWriteCloser].
+func (c *Client) Send(ctx context.Context, p *policy.Permit, r *Request) (*http.Response, error) {
+	if err := p.Redeem(ctx, r.Target()); err != nil {
+		return nil, err
+	}
+	req := r.request(ctx)
+	t := c.h1
+	if r.Protocol == H2 && r.Scheme == "https" {
+		t = c.h2
+	}
+	resp, err := t.RoundTrip(req)
+	if t == c.h1 && onlyH2(err) {
+		resp, err = c.h2.RoundTrip(req) // refused during the handshake: nothing was sent
+	}
+	if err != nil {
+		return nil, classify(ctx, err)
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols && !r.Upgrade {
+		resp.Body.Close()
+		return nil, fmt.Errorf("%w: the service switches protocols unasked", ErrProtocol)
+	}
+	return resp, nil
+}
+
+// onlyH2 reports whether a service refused HTTP/1.1 in ALPN.
+func onlyH2(err error) bool {
+	var alert tls.AlertError
+	const noApplicationProtocol = 120 // RFC 7301 section 3.2
+	return err != nil && errors.As(err, &alert) && alert == noApplicationProtocol
+}
+
+// request is r as net/http takes it.
+func (r *Request) request(ctx context.Context) *http.Request {
+	if r.On1xx != nil {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+			Got1xxResponse: func(code int, h textproto.MIMEHeader) error { return r.On1xx(code, http.Header(h)) },
+		})
+	}
+	req := &http.Request{
+		Method: r.Method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: r.Header, Host: r.HostHeader,
+		// An opaque path is the only one that net/http does not re-encode.
+		URL:           &url.URL{Scheme: r.Scheme, Host: net.JoinHostPort(r.Host, strconv.Itoa(r.Port)), Opaque: r.Path, RawQuery: r.RawQuery},
+		ContentLength: r.ContentLength, Trailer: r.Trailer,
+	}
+	if r.Body != nil && r.ContentLength != 0 {
+		req.Body = io.NopCloser(r.Body)
+	}
+	if _, ok := r.Header["User-Agent"]; !ok {
+		r.Header["User-Agent"] = []string{""} // none of net/http's own; the agent's may be spelled otherwise
+	}
+	if r.Upgrade {
+		r.Header["Connection"], r.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	}
+	if r.ExpectContinue {
+		r.Header["Expect"] = []string{"100-continue"}
+	}
+	return req.WithContext(ctx)
+}
+
+// Tunnel connects to a host for an uninspected tunnel.
+func (c *Client) Tunnel(ctx context.Context, p *policy.Permit, t policy.Target) (net.Conn, error) {
+	if err := p.Redeem(ctx, t); err != nil {
+		return nil, err
+	}
+	conn, err := c.dial(ctx, "tcp", net.JoinHostPort(t.Host, strconv.Itoa(t.Port)))
+	if err != nil {
+		return nil, classify(ctx, err)
+	}
+	return conn, nil
+}
+
+// classify tells what an error of net/http means for the exchange.
+func classify(ctx context.Context, err error) error {
+	var op *net.OpError
+	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var alert tls.AlertError
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.Is(err, ErrAddress):
+		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", ErrCanceled, err)
+	case errors.As(err, &cert), errors.As(err, &record), errors.As(err, &alert):
+		return fmt.Errorf("%w: %w", ErrTLS, err)
+	case errors.As(err, &op) && op.Op == "dial", errors.As(err, new(*net.DNSError)):
+		return fmt.Errorf("%w: %w", ErrDial, err)
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("%w: %w", ErrTimeout, err)
+	case strings.Contains(err.Error(), "malformed"), strings.Contains(err.Error(), "invalid"):
+		return fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	return fmt.Errorf("%w: %w", ErrSentUnknown, err)
+}
