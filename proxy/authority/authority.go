@@ -17,6 +17,10 @@ import (
 // ErrAuthority is wrapped for whatever is not one clear host and port.
 var ErrAuthority = errors.New("host is not valid")
 
+// maxLength bounds what is read, in bytes: no 253 characters of any script with a
+// port are longer, and mapping a longer one takes milliseconds.
+const maxLength = 253*4 + len(".:65535")
+
 type fault string
 
 func (f fault) Error() string { return "host is not valid: " + string(f) }
@@ -35,6 +39,9 @@ var names = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName
 func Parse(s string, standard int) (host string, port int, err error) {
 	if s == "" {
 		return "", 0, fault("it is empty")
+	}
+	if len(s) > maxLength {
+		return "", 0, fault("it is too long")
 	}
 	if strings.IndexByte(s, '@') >= 0 {
 		return "", 0, fault("it holds user information")

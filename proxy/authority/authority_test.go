@@ -2,6 +2,7 @@ package authority
 
 import (
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -40,7 +41,7 @@ func TestParseRefuses(t *testing.T) {
 		"octal": "0177.0.0.1", "short": "127.1", "decimal": "2130706433", "hexadecimal": "0x7f.0.0.1", "hexadecimal number": "0x7f000001", "leading zeros": "127.0.0.01",
 		"zone": "[fe80::1%25eth0]:80", "unclosed": "[::1", "bare v6": "::1", "v4 in brackets": "[127.0.0.1]", "v4 as v6": "[::ffff:127.0.0.1]", "v4 as hexadecimal v6": "[::ffff:7f00:1]",
 		"two dots": "a..example", "only a dot": ".", "two trailing dots": "a.example..", "leading dot": ".a.example", "wildcard": "*.example", "space": "a b.example",
-		"slash": "a/b", "percent": "a%2eexample", "NUL": "a\x00b", "leading hyphen": "-a.example", "long label": string(make([]byte, 64)) + ".example", "bad punycode": "xn--a.example\xff", "underscore in unicode": "ü_.example",
+		"slash": "a/b", "percent": "a%2eexample", "NUL": "a\x00b", "leading hyphen": "-a.example", "long label": strings.Repeat("a", 64) + ".example", "long name": strings.Repeat("a.", 127) + "com", "too long": strings.Repeat("ü", 600), "bad punycode": "xn--a.example\xff", "underscore in unicode": "ü_.example",
 	} {
 		if host, port, err := Parse(in, 443); !errors.Is(err, ErrAuthority) {
 			t.Errorf("%s: Parse(%q): got %q, %d, %v", name, in, host, port, err)
