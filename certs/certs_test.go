@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"os"
@@ -331,6 +332,7 @@ func FuzzClientHello(f *testing.F) {
 	f.Add([]byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03"))
 	f.Fuzz(func(t *testing.T, hello []byte) {
 		c, s := net.Pipe()
+		go io.Copy(io.Discard, c) // until s is closed
 		go func() {
 			c.Write(hello)
 			c.Close()

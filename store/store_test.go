@@ -11,7 +11,7 @@ func FuzzCheckName(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name string) {
 		valid := name != "" && len(name) <= MaxName
-		for _, part := range strings.Split(name, "/") {
+		for part := range strings.SplitSeq(name, "/") {
 			valid = valid && part != ""
 		}
 		for _, r := range name {
