@@ -73,6 +73,37 @@ func TestOpenMakesAndKeeps(t *testing.T) {
 	}
 }
 
+// TestOpenAfterACrash finds a first start that ended between key and certificate
+// completed with the key that is there, and a lost key not replaced silently.
+func TestOpenAfterACrash(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(filepath.Join(dir, keyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, CertFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); err != nil {
+		t.Errorf("with a key alone: %v", err)
+	}
+	if again, err := os.ReadFile(filepath.Join(dir, keyFile)); err != nil || !bytes.Equal(again, key) {
+		t.Errorf("the key was replaced: %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, keyFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("with a certificate alone: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".new-*")); len(left) > 0 {
+		t.Errorf("files left behind: %v", left)
+	}
+}
+
 func TestLoad(t *testing.T) {
 	ec, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	rsaKey, _ := rsa.GenerateKey(rand.Reader, 2048)
