@@ -70,9 +70,9 @@ type Log struct {
 	started time.Time
 	checked time.Time
 	tip     tip
-	pending []byte // whole lines, chained and not yet written
-	armed   bool   // a flush is due
-	unsaved bool   // written since the last sync
+	pending []byte      // whole lines, chained and not yet written
+	armed   bool        // a flush is due
+	syncing *time.Timer // a sync is due
 	failed  error
 	closed  bool
 	timers  sync.WaitGroup
@@ -187,8 +187,7 @@ func (l *Log) flush() error {
 	l.size += int64(n)
 	l.pending = l.pending[:0]
 	if l.o.Sync > 0 {
-		l.unsaved = true
-		l.arm()
+		l.armSync()
 	}
 	return nil
 }
@@ -219,18 +218,14 @@ func (l *Log) prepare() error {
 	return nil
 }
 
-// arm makes sure that a flush is due within [outcomeDelay], or a sync within o.Sync.
+// arm makes sure that a flush is due within [outcomeDelay].
 func (l *Log) arm() {
 	if l.armed || l.closed {
 		return
 	}
 	l.armed = true
-	delay := outcomeDelay
-	if len(l.pending) == 0 && l.o.Sync > delay {
-		delay = l.o.Sync
-	}
 	l.timers.Add(1)
-	time.AfterFunc(delay, l.due)
+	time.AfterFunc(outcomeDelay, l.due)
 }
 
 func (l *Log) due() {
@@ -242,11 +237,36 @@ func (l *Log) due() {
 		return
 	}
 	l.flush() // an error is kept: the next Commit meets it
-	if l.unsaved && !l.armed {
-		l.unsaved = false
-		if err := l.file.Sync(); err != nil {
-			l.fail(err)
-		}
+}
+
+// armSync makes sure that a sync is due within o.Sync.
+func (l *Log) armSync() {
+	if l.syncing != nil || l.closed {
+		return
+	}
+	l.timers.Add(1)
+	l.syncing = time.AfterFunc(l.o.Sync, l.save)
+}
+
+// save syncs the segment without holding up those who write meanwhile.
+func (l *Log) save() {
+	defer l.timers.Done()
+	l.mu.Lock()
+	f := l.file
+	l.syncing = nil // what is written from here on arms the next
+	closed := l.closed
+	l.mu.Unlock()
+	if closed {
+		return
+	}
+	err := f.Sync()
+	if err == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == f && !l.closed { // else it was synced before it was closed
+		l.fail(err)
 	}
 }
 
@@ -267,6 +287,9 @@ func (l *Log) Close() error {
 	}
 	err := l.flush()
 	l.closed = true
+	if l.syncing != nil && l.syncing.Stop() {
+		l.timers.Done()
+	}
 	err = errors.Join(err, l.file.Sync(), l.file.Close())
 	l.mu.Unlock()
 	l.timers.Wait()

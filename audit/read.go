@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -185,6 +187,7 @@ type pairs struct {
 	yield   func(Exchange, error) bool
 	open    []*Exchange
 	byID    map[string]*Exchange
+	asEnded bool // in the order of the outcomes: a long stream holds nothing up
 	stopped bool
 }
 
@@ -195,6 +198,10 @@ func (p *pairs) add(e *Event) {
 	if e.Event != "decision" {
 		if x := p.byID[e.ID]; x != nil {
 			x.Outcome = e
+			if p.asEnded {
+				p.ended(x)
+				return
+			}
 			p.emit(false)
 		}
 		return
@@ -206,6 +213,13 @@ func (p *pairs) add(e *Event) {
 	p.open = append(p.open, x)
 	p.byID[e.ID] = x
 	p.emit(len(p.open) > maxOpen)
+}
+
+// ended yields x, wherever it stands.
+func (p *pairs) ended(x *Exchange) {
+	p.open = slices.DeleteFunc(p.open, func(o *Exchange) bool { return o == x })
+	delete(p.byID, x.Decision.ID)
+	p.stopped = !p.yield(*x, nil)
 }
 
 // emit yields from the front what is complete, or the first in any case.
@@ -300,7 +314,7 @@ const followEvery = 100 * time.Millisecond
 // when it was replaced or cut short.
 func Follow(ctx context.Context, path string, f Filter) iter.Seq2[Exchange, error] {
 	return func(yield func(Exchange, error) bool) {
-		w := follower{path: path, pairs: pairs{filter: f, yield: yield}}
+		w := follower{path: path, pairs: pairs{filter: f, yield: yield, asEnded: true}}
 		defer w.close()
 		if err := w.open(io.SeekEnd); err != nil && !errors.Is(err, os.ErrNotExist) {
 			yield(Exchange{}, err)
@@ -363,6 +377,10 @@ func (w *follower) read() error {
 		if os.SameFile(there, mine) && mine.Size() >= w.at {
 			return nil
 		}
+		// The old file may have grown between the reading and the rename.
+		if err := w.drain(); err != nil || w.pairs.stopped {
+			return err
+		}
 	}
 	if err := w.open(io.SeekStart); err != nil {
 		return nil
@@ -391,7 +409,7 @@ func (w *follower) drain() error {
 func (w *follower) take(b []byte) error {
 	w.part = append(w.part, b...)
 	for !w.pairs.stopped {
-		i := strings.IndexByte(string(w.part), '\n')
+		i := bytes.IndexByte(w.part, '\n')
 		if i < 0 {
 			return nil
 		}

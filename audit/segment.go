@@ -195,6 +195,9 @@ func (l *Log) stillThere() error {
 			l.size = whole
 			return l.file.Truncate(whole)
 		}
+		if mine.Size() > l.size {
+			return l.longer()
+		}
 		return nil
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -212,6 +215,21 @@ func (l *Log) stillThere() error {
 	l.o.Notice("the decision log was removed or replaced by somebody else; it goes on in a new file")
 	l.file.Close()
 	l.file, l.size, l.started = f, info.Size(), l.o.Now()
+	return nil
+}
+
+// longer deals with bytes behind the last line that this log wrote. After a write
+// that failed they are what it could not take back; else they are somebody else's.
+func (l *Log) longer() error {
+	if l.failed != nil {
+		return l.file.Truncate(l.size)
+	}
+	size, err := l.setTornAside(l.file)
+	if err != nil {
+		return err
+	}
+	l.o.Notice("somebody else wrote to the decision log; log verify shows where")
+	l.size = size
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Report is what [Verify] found.
@@ -36,10 +37,24 @@ func (f *Fault) Error() string { return fmt.Sprintf("%s:%d: %s", f.File, f.Line,
 // cut off at the very end it cannot miss, unless they are compared with a head
 // that was noted down elsewhere: pass it, or the empty string.
 func Verify(path, head string) (Report, error) {
-	segments, err := Segments(path)
-	if err != nil {
-		return Report{}, fmt.Errorf("verifying %s: %w", path, err)
+	for {
+		segments, err := Segments(path)
+		if err != nil {
+			return Report{}, fmt.Errorf("verifying %s: %w", path, err)
+		}
+		report, err := verify(path, head, segments)
+		if err == nil && report.Bad == nil {
+			return report, nil
+		}
+		// A log that was rotated meanwhile looks as if lines were missing.
+		now, lerr := Segments(path)
+		if lerr != nil || slices.Equal(now, segments) {
+			return report, err
+		}
 	}
+}
+
+func verify(path, head string, segments []string) (Report, error) {
 	if len(segments) == 0 {
 		return Report{}, fmt.Errorf("verifying %s: %w", path, os.ErrNotExist)
 	}

@@ -1,0 +1,150 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// write appends text to the file behind the log's back.
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestHalfLineIsTakenBackLater leaves what a failed write leaves whose truncation
+// failed as well.
+func TestHalfLineIsTakenBackLater(t *testing.T) {
+	l := open(t, Options{})
+	if err := full(l).Close(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, l.o.Path, `{"time":"2026`)
+	l.failed = errors.New("input/output error")
+	if err := errors.Join(full(l).Close(), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := Verify(l.o.Path, "")
+	if err != nil || rep.Bad != nil || rep.Torn || rep.Lines != 4 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+}
+
+func TestForeignLinesAreTold(t *testing.T) {
+	for name, tt := range map[string]struct {
+		text  string
+		valid bool // the chain holds after all: the text was set aside
+		want  string
+	}{
+		"whole line": {"{\"seq\":3}\n", false, "somebody else"},
+		"half line":  {"{\"seq\":3", true, "half-written"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := noon
+			var notices []string
+			l := open(t, Options{Now: func() time.Time { return now }, Notice: func(m string) { notices = append(notices, m) }})
+			if err := full(l).Close(); err != nil {
+				t.Fatal(err)
+			}
+			write(t, l.o.Path, tt.text)
+			now = now.Add(2 * time.Second)
+			if err := errors.Join(full(l).Close(), l.Close()); err != nil {
+				t.Fatal(err)
+			}
+			rep, err := Verify(l.o.Path, "")
+			if err != nil || (rep.Bad == nil) != tt.valid || !strings.Contains(strings.Join(notices, "\n"), tt.want) {
+				t.Errorf("%+v, %v, told %q", rep, err, notices)
+			}
+		})
+	}
+}
+
+// TestCloseDoesNotWaitForASync closes a log whose next sync is an hour away.
+func TestCloseDoesNotWaitForASync(t *testing.T) {
+	l := open(t, Options{Sync: time.Hour})
+	r := full(l)
+	if err := errors.Join(r.Commit(), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- l.Close() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("still waiting")
+	}
+}
+
+// TestSyncUnderLoad sees that syncs go on, one after the other, while outcomes wait
+// for their write.
+func TestSyncUnderLoad(t *testing.T) {
+	l := open(t, Options{Sync: time.Millisecond})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var last *time.Timer
+	for syncs := 0; syncs < 5; {
+		if ctx.Err() != nil {
+			t.Fatalf("%d syncs", syncs)
+		}
+		r := full(l)
+		if err := errors.Join(r.Commit(), r.Close()); err != nil {
+			t.Fatal(err)
+		}
+		l.mu.Lock()
+		if l.syncing != nil && l.syncing != last {
+			last = l.syncing
+			syncs++
+		}
+		l.mu.Unlock()
+	}
+}
+
+// TestFollowIsNotHeldUp has one exchange that never ends in front of one that does.
+func TestFollowIsNotHeldUp(t *testing.T) {
+	l := open(t, Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	got := make(chan string, 1000)
+	go func() {
+		defer close(got)
+		for x, err := range Follow(ctx, l.o.Path, Filter{}) {
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			got <- x.Decision.ID
+		}
+	}()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		stream, call := full(l), full(l)
+		stream.ID, call.ID = "stream", "call"
+		if err := errors.Join(stream.Commit(), call.Commit(), call.Close()); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case id := <-got:
+			if id != "call" {
+				t.Errorf("got %q", id)
+			}
+			return
+		case <-ctx.Done():
+			t.Fatal("the stream held up what came after it")
+		case <-tick.C:
+		}
+	}
+}
