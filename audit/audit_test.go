@@ -3,7 +3,6 @@ package audit
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -353,33 +352,6 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-func TestRemovedAndCutShort(t *testing.T) {
-	for name, harm := range map[string]func(string) error{
-		"removed":   os.Remove,
-		"cut short": func(p string) error { return os.Truncate(p, 10) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			now := noon
-			var notices []string
-			l := open(t, Options{Now: func() time.Time { return now }, Notice: func(m string) { notices = append(notices, m) }})
-			if err := full(l).Close(); err != nil {
-				t.Fatal(err)
-			}
-			if err := harm(l.o.Path); err != nil {
-				t.Fatal(err)
-			}
-			now = now.Add(2 * time.Second)
-			if err := errors.Join(full(l).Close(), l.Close()); err != nil {
-				t.Fatal(err)
-			}
-			rep, err := Verify(l.o.Path, "")
-			if err != nil || rep.Lines != 2 || rep.First != 3 || len(notices) != 1 {
-				t.Errorf("%+v, %v, told %q", rep, err, notices)
-			}
-		})
-	}
-}
-
 // TestKilled kills a process that writes under load: whatever Commit returned for
 // is in the log.
 func TestKilled(t *testing.T) {
@@ -434,50 +406,6 @@ func TestKilled(t *testing.T) {
 	}
 	if rep, err := Verify(path, ""); err != nil || rep.Bad != nil || rep.Lines < 500 {
 		t.Errorf("%+v, %v", rep, err)
-	}
-}
-
-func TestFollow(t *testing.T) {
-	l := open(t, Options{MaxSize: 3 << 10})
-	full(l).Close() // before: not shown
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	got := make(chan string)
-	go func() {
-		defer close(got)
-		for x, err := range Follow(ctx, l.o.Path, Filter{Result: "allow"}) {
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			got <- x.Decision.ID
-		}
-	}()
-	seen := ""
-	for i := range 40 { // over several rotations
-		r := full(l)
-		r.ID = fmt.Sprintf("id-%02d", i)
-		if err := errors.Join(r.Commit(), r.Close()); err != nil {
-			t.Fatal(err)
-		}
-		wait := 10 * time.Second
-		if seen == "" {
-			wait = 200 * time.Millisecond // Follow may not have found the end of the file yet
-		}
-		select {
-		case id := <-got:
-			if seen != "" && id != r.ID {
-				t.Fatalf("got %q, want %q", id, r.ID)
-			}
-			seen = id
-		case <-time.After(wait):
-			if seen != "" {
-				t.Fatalf("%s was not shown", r.ID)
-			}
-		}
-	}
-	if seen != "id-39" {
-		t.Errorf("last shown: %q", seen)
 	}
 }
 

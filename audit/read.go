@@ -243,26 +243,73 @@ func (p *pairs) rest() {
 // half-written last line is passed over.
 func Events(path string) iter.Seq2[*Event, error] {
 	return func(yield func(*Event, error) bool) {
-		segments, err := Segments(path)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		for _, name := range segments {
-			for line, err := range lines(name) {
-				var e *Event
-				if err == nil {
-					e, err = Parse(line)
-				}
+		done := ""
+		for {
+			f, err := openNext(path, done)
+			if err != nil || f == nil {
 				if err != nil {
-					err = fmt.Errorf("%s: %w", name, err)
+					yield(nil, err)
 				}
-				if !yield(e, err) || err != nil {
-					return
-				}
+				return
+			}
+			more := events(f, yield)
+			done = f.Name()
+			f.Close()
+			if !more || done == path {
+				return
 			}
 		}
 	}
+}
+
+// events yields the events of one segment and reports whether more are wanted.
+func events(f *os.File, yield func(*Event, error) bool) bool {
+	for line, err := range scan(f) {
+		var e *Event
+		if err == nil {
+			e, err = Parse(line)
+		}
+		if err != nil {
+			err = fmt.Errorf("%s: %w", f.Name(), err)
+		}
+		if !yield(e, err) || err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// openNext opens the segment that follows done, the current one last, or returns
+// nil where there is none. It looks twice, so that a log which is rotated meanwhile
+// loses no segment to the reader.
+func openNext(path, done string) (*os.File, error) {
+	for {
+		name, err := segmentAfter(path, done)
+		if err != nil || name == "" {
+			return nil, err
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			if errors.Is(err, os.ErrNotExist) {
+				continue // renamed or pruned since
+			}
+			return nil, err
+		}
+		if again, err := segmentAfter(path, done); err != nil || again == name {
+			return f, err
+		}
+		f.Close()
+	}
+}
+
+func segmentAfter(path, done string) (string, error) {
+	segments, err := Segments(path)
+	for _, name := range segments {
+		if name == path || name > done {
+			return name, err
+		}
+	}
+	return "", err
 }
 
 // lines yields the whole lines of a file without their newlines.
@@ -274,6 +321,13 @@ func lines(name string) iter.Seq2[[]byte, error] {
 			return
 		}
 		defer f.Close()
+		scan(f)(yield)
+	}
+}
+
+// scan yields the whole lines that f still holds.
+func scan(f *os.File) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
 		r := bufio.NewReaderSize(f, 64<<10)
 		for {
 			line, err := readLine(r)

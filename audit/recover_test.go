@@ -112,39 +112,29 @@ func TestSyncUnderLoad(t *testing.T) {
 	}
 }
 
-// TestFollowIsNotHeldUp has one exchange that never ends in front of one that does.
-func TestFollowIsNotHeldUp(t *testing.T) {
-	l := open(t, Options{})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	got := make(chan string, 1000)
-	go func() {
-		defer close(got)
-		for x, err := range Follow(ctx, l.o.Path, Filter{}) {
-			if err != nil {
-				t.Error(err)
-				return
+func TestRemovedAndCutShort(t *testing.T) {
+	for name, harm := range map[string]func(string) error{
+		"removed":   os.Remove,
+		"cut short": func(p string) error { return os.Truncate(p, 10) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := noon
+			var notices []string
+			l := open(t, Options{Now: func() time.Time { return now }, Notice: func(m string) { notices = append(notices, m) }})
+			if err := full(l).Close(); err != nil {
+				t.Fatal(err)
 			}
-			got <- x.Decision.ID
-		}
-	}()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		stream, call := full(l), full(l)
-		stream.ID, call.ID = "stream", "call"
-		if err := errors.Join(stream.Commit(), call.Commit(), call.Close()); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case id := <-got:
-			if id != "call" {
-				t.Errorf("got %q", id)
+			if err := harm(l.o.Path); err != nil {
+				t.Fatal(err)
 			}
-			return
-		case <-ctx.Done():
-			t.Fatal("the stream held up what came after it")
-		case <-tick.C:
-		}
+			now = now.Add(2 * time.Second)
+			if err := errors.Join(full(l).Close(), l.Close()); err != nil {
+				t.Fatal(err)
+			}
+			rep, err := Verify(l.o.Path, "")
+			if err != nil || rep.Lines != 2 || rep.First != 3 || len(notices) != 1 {
+				t.Errorf("%+v, %v, told %q", rep, err, notices)
+			}
+		})
 	}
 }
