@@ -420,13 +420,13 @@ func TestLine(t *testing.T) {
 	for x := range Exchanges(l.o.Path, Filter{}) {
 		x.Decision.Time = x.Decision.Time.Local()
 		line := x.Line(0, false)
-		for _, want := range []string{"allow", "triage-bot", "alice@acme.com", "github:issues/create acme/web", "201", "41.0ms (+300µs)", "INDETERMINATE"} {
+		for _, want := range []string{"allow", "triage-bot/i_1", "alice@acme.com", "github:issues/create acme/web", "201", "41.0ms (+300µs)", "INDETERMINATE"} {
 			if !strings.Contains(line, want) {
 				t.Errorf("%q lacks %q", line, want)
 			}
 		}
-		x.Decision.Agent.ID = "evil\x1b[2J"
-		if strings.Contains(x.Line(0, false), "\x1b") {
+		x.Decision.Agent.ID = "evil\x1b[2J\u202e"
+		if strings.ContainsAny(x.Line(0, false), "\x1b\u202e") {
 			t.Error("an escape sequence reached the terminal")
 		}
 		if got := x.Line(40, false); len([]rune(got)) != 40 {

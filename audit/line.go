@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -15,6 +16,9 @@ func (x Exchange) Line(width int, colour bool) string {
 	who := d.Agent.ID
 	if who == "" {
 		who = "(unknown caller)"
+	}
+	if d.Agent.Instance != "" {
+		who += "/" + d.Agent.Instance
 	}
 	human := d.Human.Name()
 	if human == "" {
@@ -82,7 +86,7 @@ func short(us int64) string {
 // printable replaces what could make a terminal do more than print.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r == utf8.RuneError {
+		if r == utf8.RuneError || !unicode.IsPrint(r) { // controls, also those that turn the direction of text
 			return '·'
 		}
 		return r
@@ -99,9 +103,9 @@ func paint(result, s string) string {
 	case "ask":
 		code = "33"
 	}
-	i := strings.Index(s, result)
-	if i < 0 {
+	before, after, ok := strings.Cut(s, result)
+	if !ok {
 		return s
 	}
-	return s[:i] + "\x1b[" + code + "m" + result + "\x1b[0m" + s[i+len(result):]
+	return before + "\x1b[" + code + "m" + result + "\x1b[0m" + after
 }
