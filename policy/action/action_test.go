@@ -1,0 +1,476 @@
+package action
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"chaperone/policy"
+)
+
+func shippedCatalogue(t testing.TB) *Catalogue {
+	t.Helper()
+	c, err := Load(Shipped(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func classify(t testing.TB, c *Catalogue, r *Request) (policy.Question, error) {
+	t.Helper()
+	if r.Header == nil {
+		r.Header = http.Header{}
+	}
+	if r.BodyState == "" {
+		r.BodyState = policy.BodyAbsent
+		if r.Body != nil {
+			r.BodyState = policy.BodyParsed
+		}
+	}
+	var q policy.Question
+	return q, c.Classify(r, &q)
+}
+
+func request(line string) *Request {
+	method, rest, _ := strings.Cut(line, " ")
+	u, err := url.Parse(rest)
+	if err != nil {
+		panic(err)
+	}
+	_, after, _ := strings.Cut(rest, "://")
+	p := after[strings.IndexByte(after, '/'):]
+	p, _, _ = strings.Cut(p, "?")
+	return &Request{Method: method, Host: u.Host, Path: p, RawQuery: u.RawQuery}
+}
+
+// TestGolden is what people would expect of well-known requests, with the near
+// misses that must not match.
+func TestGolden(t *testing.T) {
+	c := shippedCatalogue(t)
+	for line, want := range map[string]string{
+		"GET https://api.github.com/user":                                            "github:users/get-authenticated read ",
+		"GET https://api.github.com/repos/Acme/Web":                                  "github:repos/get read repository acme/web",
+		"HEAD https://api.github.com/repos/acme/web":                                 "github:repos/get read repository acme/web",
+		"GET https://api.github.com/repos/acme/web/issues":                           "github:issues/list-for-repo list repository acme/web",
+		"POST https://api.github.com/repos/acme/web/issues":                          "github:issues/create write repository acme/web",
+		"PATCH https://api.github.com/repos/acme/web/issues/5":                       "github:issues/update write repository acme/web",
+		"POST https://api.github.com/repos/acme/web/issues/5/comments":               "github:issues/create-comment write repository acme/web",
+		"PUT https://api.github.com/repos/acme/web/pulls/5/merge":                    "github:pulls/merge write repository acme/web",
+		"DELETE https://api.github.com/repos/acme/web":                               "github:repos/delete admin repository acme/web",
+		"PUT https://api.github.com/repos/acme/web/contents/docs/a.md":               "github:repos/create-or-update-file-contents write repository acme/web",
+		"GET https://api.github.com/repos/acme/web/branches/main/protection":         "github:repos/get-branch-protection read repository acme/web",
+		"POST https://api.github.com/repos/acme/web/hooks":                           "github:repos/create-webhook admin repository acme/web",
+		"PUT https://api.github.com/repos/acme/web/collaborators/bob":                "github:repos/add-collaborator admin repository acme/web",
+		"PUT https://api.github.com/repos/acme/web/actions/secrets/X":                "github:actions/create-or-update-repo-secret admin repository acme/web",
+		"POST https://api.github.com/markdown":                                       "github:markdown/render read ",
+		"GET https://api.github.com/orgs/acme/repos":                                 "github:repos/list-for-org list organization acme",
+		"POST https://api.github.com/repos/acme/web/actions/workflows/1/dispatches":  "github:actions/create-workflow-dispatch admin repository acme/web",
+		"GET https://api.github.com/repos/acme/web/nonesuch":                         "? no_route",
+		"GET https://api.github.com/repos/acme/web/":                                 "? no_route",
+		"GET https://api.github.com/REPOS/acme/web":                                  "? no_route",
+		"POST https://api.github.com/repos/acme/web":                                 "? no_route",
+		"GET https://api.github.com/repositories/1":                                  "? no_route",
+		"GET https://slack.com/api/conversations.history?channel=C1":                 "slack:conversations.history read channel C1",
+		"POST https://slack.com/api/chat.postMessage?channel=C1":                     "slack:chat.postMessage write channel C1",
+		"POST https://slack.com/api/chat.delete?channel=C1":                          "slack:chat.delete delete channel C1",
+		"GET https://slack.com/api/conversations.list":                               "slack:conversations.list list ",
+		"POST https://slack.com/api/admin.users.remove":                              "slack:admin.users.remove admin ",
+		"POST https://slack.com/api/chat.postmessage":                                "? no_route",
+		"POST https://slack.com/chat.postMessage":                                    "? no_route",
+		"GET https://api.stripe.com/v1/customers":                                    "stripe:customers/list list ",
+		"POST https://api.stripe.com/v1/customers":                                   "stripe:customers/create write ",
+		"GET https://api.stripe.com/v1/customers/cus_1":                              "stripe:customers/retrieve read customer cus_1",
+		"POST https://api.stripe.com/v1/customers/cus_1":                             "stripe:customers/update write customer cus_1",
+		"DELETE https://api.stripe.com/v1/customers/cus_1":                           "stripe:customers/delete delete customer cus_1",
+		"POST https://api.stripe.com/v1/charges/ch_1/capture":                        "stripe:charges/capture write charge ch_1",
+		"POST https://api.stripe.com/v1/refunds":                                     "stripe:refunds/create write ",
+		"POST https://api.stripe.com/v1/webhook_endpoints":                           "stripe:webhook_endpoints/create admin ",
+		"POST https://api.stripe.com/v2/customers":                                   "? no_route",
+		"POST https://api.openai.com/v1/chat/completions":                            "openai:chat.completions.create write ",
+		"GET https://api.openai.com/v1/models":                                       "openai:models.list list ",
+		"DELETE https://api.openai.com/v1/files/f1":                                  "openai:files.delete delete file_id f1",
+		"POST https://api.openai.com/v1/chat/completion":                             "? no_route",
+		"POST https://api.anthropic.com/v1/messages":                                 "anthropic:messages.create write ",
+		"POST https://api.anthropic.com/v1/messages/count_tokens":                    "anthropic:messages.counttokens write ",
+		"GET https://api.anthropic.com/v1/models":                                    "anthropic:models.list list ",
+		"GET https://github.com/acme/web.git/info/refs?service=git-upload-pack":      "github:git/fetch read repository acme/web",
+		"GET https://github.com/acme/web/info/refs?service=git-receive-pack":         "github:git/push write repository acme/web",
+		"GET https://github.com/acme/web.git/info/refs?service=git-receive-pack&x=1": "? no_route",
+		"GET https://github.com/acme/web":                                            "? no_route",
+		"GET https://github.com/a/b/c.git/info/refs?service=git-upload-pack":         "? no_route",
+		"GET https://example.com/":                                                   "? unknown_host",
+		"GET https://xapi.github.com/user":                                           "? unknown_host",
+		"GET https://api.github.com.evil.example/user":                               "? unknown_host",
+	} {
+		q, err := classify(t, c, request(line))
+		if err != nil {
+			t.Errorf("%s: %v", line, err)
+			continue
+		}
+		got := "? " + q.Action.Why
+		if q.Action.Known {
+			got = q.Action.ID + " " + string(q.Action.Access) + " " + strings.TrimSpace(q.Resource.Type+" "+q.Resource.ID)
+		}
+		if got != want {
+			t.Errorf("%s: got %q, want %q", line, got, want)
+		}
+		if !q.Action.Known && (q.Action.ID != "" || len(q.Action.Keys) > 0 || q.Action.Access != policy.AccessUnknown) {
+			t.Errorf("%s: an unknown action can be granted by name: %+v", line, q.Action)
+		}
+	}
+}
+
+// TestEveryOperationIsItsOwn fills every template of every catalogue and finds the
+// same operation again.
+func TestEveryOperationIsItsOwn(t *testing.T) {
+	c := shippedCatalogue(t)
+	total := 0
+	for _, s := range c.Services() {
+		for _, row := range s.Rows() {
+			total++
+			p := row.Path
+			for strings.Contains(p, "{") {
+				i, j := strings.IndexByte(p, '{'), strings.IndexByte(p, '}')
+				v := "v1"
+				if p[j-1] == '+' {
+					v = "v1/v2"
+				}
+				p = p[:i] + v + p[j+1:]
+			}
+			method := row.Method
+			if method == "*" {
+				method = "POST"
+			}
+			q, err := classify(t, c, &Request{Method: method, Host: s.Hosts[0], Path: p})
+			if err != nil || q.Action.ID != row.Action {
+				t.Errorf("%s %s (%s): got %q %q, %v", method, p, row.Action, q.Action.ID, q.Action.Why, err)
+			}
+		}
+	}
+	if total < 2000 {
+		t.Errorf("only %d operations", total)
+	}
+}
+
+func TestKeys(t *testing.T) {
+	for name, want := range map[string]string{
+		"issues/create":    "s:issues/create s:issues/* s:* *:*",
+		"chat.postMessage": "s:chat.postMessage s:chat.* s:* *:*",
+		"a.b/c.d":          "s:a.b/c.d s:a.b/c.* s:a.b/* s:a.* s:* *:*",
+		"x":                "s:x s:* *:*",
+	} {
+		if got := strings.Join(known("s", name, policy.AccessRead).Keys, " "); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+	if got := strings.Join(resourceKeys("acme/web"), " "); got != "acme/web acme/* *" {
+		t.Errorf("resource keys %q", got)
+	}
+}
+
+// TestConfusion are the ways to make what is decided differ from what is done.
+func TestConfusion(t *testing.T) {
+	c := shippedCatalogue(t)
+	for name, p := range map[string]string{
+		"encoded slash": "/repos/acme%2Fweb", "encoded backslash": "/repos/acme%5Cweb", "backslash": `/repos/acme\web`, "double slash": "/repos//acme/web",
+		"leading double slash": "//repos/acme/web", "dot": "/repos/./acme/web", "dot dot": "/repos/acme/web/../other", "dot dot at the end": "/repos/acme/..",
+		"encoded dots": "/repos/acme/%2e%2e/other", "half encoded dots": "/repos/acme/.%2e/other", "double encoding": "/repos/acme%252Fweb", "double encoded dots": "/repos/%252e%252e/x",
+		"needless escape": "/%72epos/acme/web", "matrix": "/repos/acme;a=b/web", "encoded matrix": "/repos/acme%3Ba/web", "NUL": "/repos/acme%00/web", "newline": "/repos/acme%0a/web",
+		"DEL": "/repos/acme%7f/web", "not UTF-8": "/repos/%C0%AF/web", "Latin 1": "/repos/caf%E9/web", "broken escape": "/repos/%zz", "cut escape": "/repos/%2", "fragment": "/repos#x",
+		"raw non-ASCII": "/repos/é/web", "space": "/repos/a b/web", "not absolute": "repos/acme", "empty": "", "long": "/" + strings.Repeat("a", maxPath),
+	} {
+		if _, err := classify(t, c, &Request{Method: "GET", Host: "api.github.com", Path: p}); !errors.Is(err, ErrAmbiguous) {
+			t.Errorf("path, %s: %v", name, err)
+		}
+	}
+	for name, q := range map[string]string{"broken escape": "a=%zz", "semicolon": "a=1;b=2", "space": "a= b", "raw non-ASCII": "a=é", "override": "a=1&_method=DELETE"} {
+		if _, err := classify(t, c, &Request{Method: "GET", Host: "api.github.com", Path: "/user", RawQuery: q}); !errors.Is(err, ErrAmbiguous) {
+			t.Errorf("query, %s: %v", name, err)
+		}
+	}
+	for _, h := range []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
+		if _, err := classify(t, c, &Request{Method: "POST", Host: "api.github.com", Path: "/user", Header: http.Header{h: {"DELETE"}}}); !errors.Is(err, ErrAmbiguous) {
+			t.Errorf("%s: %v", h, err)
+		}
+	}
+	for _, p := range []string{"/repos/acme/web", "/repos/acme/a%20b", "/repos/acme/%E2%9C%93", "/repos/acme/100%25", "/repos/acme/a:b@c", "/repos/a.b/c..d", "/repos/acme/..."} {
+		if _, err := classify(t, c, &Request{Method: "GET", Host: "api.github.com", Path: p}); err != nil {
+			t.Errorf("a clear path %s: %v", p, err)
+		}
+	}
+}
+
+func TestBodies(t *testing.T) {
+	c := shippedCatalogue(t)
+	formType, jsonType := []string{"application/x-www-form-urlencoded"}, []string{"application/json; charset=utf-8"}
+	for name, tc := range map[string]struct {
+		path  string
+		query string
+		types []string
+		body  string
+		state policy.BodyState
+		want  string // resource id, "?why", or an error's word
+	}{
+		"form":                       {"/api/chat.postMessage", "", formType, "channel=C1&text=hi", "", "C1"},
+		"JSON":                       {"/api/chat.postMessage", "", jsonType, `{"channel":"C1","text":"hi"}`, "", "C1"},
+		"no channel":                 {"/api/chat.postMessage", "", formType, "text=hi", "", ""},
+		"twice in the form":          {"/api/chat.postMessage", "", formType, "channel=C1&channel=C2", "", "clear"},
+		"query against form":         {"/api/chat.postMessage", "channel=C1", formType, "channel=C2", "", "clear"},
+		"query beside form, equal":   {"/api/chat.postMessage", "channel=C1", formType, "channel=C1", "", "C1"},
+		"twice in JSON":              {"/api/chat.postMessage", "", jsonType, `{"channel":"C1","channel":"C2"}`, "", "clear"},
+		"twice but for case":         {"/api/chat.postMessage", "", jsonType, `{"channel":"C1","Channel":"C2"}`, "", "clear"},
+		"JSON, not text":             {"/api/chat.postMessage", "", jsonType, `{"channel":["C1"]}`, "", "?body"},
+		"JSON array":                 {"/api/chat.postMessage", "", jsonType, `[]`, "", "?body"},
+		"JSON trailing":              {"/api/chat.postMessage", "", jsonType, `{"channel":"C1"}{}`, "", "clear"},
+		"JSON under the form's type": {"/api/chat.postMessage", "", formType, `{"channel":"C1"}`, "", "?body"},
+		"BOM":                        {"/api/chat.postMessage", "", jsonType, "\ufeff" + `{"channel":"C1"}`, "", "clear"},
+		"bomb":                       {"/api/chat.postMessage", "", jsonType, strings.Repeat("[", 100000), "", "clear"},
+		"too long":                   {"/api/chat.postMessage", "", jsonType, `{"channel":"C1"`, policy.BodyTruncated, "?body"},
+		"token in the form":          {"/api/chat.postMessage", "", formType, "token=xoxb-1&channel=C1", "", "credential"},
+		"token in JSON":              {"/api/chat.postMessage", "", jsonType, `{"token":"xoxb-1"}`, "", "credential"},
+		"semicolons":                 {"/api/chat.postMessage", "", formType, "text=a;channel=C2", "", "clear"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &Request{Method: "POST", Host: "slack.com", Path: tc.path, RawQuery: tc.query, Header: http.Header{"Content-Type": tc.types}, Body: []byte(tc.body), BodyState: tc.state}
+			if c.NeedsBody(r) == 0 {
+				t.Fatal("the body is not asked for")
+			}
+			q, err := classify(t, c, r)
+			got := q.Resource.ID
+			if err == nil && !q.Action.Known {
+				got = "?" + q.Action.Why
+			}
+			if err != nil {
+				got = err.Error()
+				if !strings.Contains(got, tc.want) || tc.want == "" {
+					t.Errorf("got %v, want %q", err, tc.want)
+				}
+				return
+			}
+			if got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+	gzipped := &Request{Method: "POST", Host: "slack.com", Path: "/api/chat.postMessage", Header: http.Header{"Content-Type": jsonType, "Content-Encoding": {"gzip"}}, Body: []byte("x")}
+	if q, err := classify(t, c, gzipped); err != nil || q.Resource.ID != "" {
+		t.Errorf("compressed: %+v, %v", q.Resource, err)
+	}
+}
+
+func TestGraphQL(t *testing.T) {
+	c := shippedCatalogue(t)
+	for name, tc := range map[string]struct{ body, want string }{
+		"query":               {`{"query":"query { viewer { login } }"}`, "query.viewer"},
+		"alias":               {`{"query":"{ harmless: repository(owner:\"a\",name:\"b\") { id } }"}`, "query.repository"},
+		"mutation":            {`{"query":"mutation { deleteIssue(input:{issueId:\"x\"}) { clientMutationId } }","variables":{}}`, "mutation.deleteIssue"},
+		"several":             {`{"query":"mutation { a: createIssue(input:{}) { x } b: deleteRef(input:{}) { x } }"}`, "mutation.createIssue mutation.deleteRef"},
+		"fragment":            {`{"query":"mutation { ...f } fragment f on Mutation { deleteRef(input:{}) { x } }"}`, "mutation.deleteRef"},
+		"inline fragment":     {`{"query":"mutation { ... on Mutation { deleteRef(input:{}) { x } } }"}`, "mutation.deleteRef"},
+		"all operations":      {`{"query":"query A { viewer { login } } mutation B { deleteRef(input:{}) { x } }","operationName":"A"}`, "query.viewer mutation.deleteRef"},
+		"batch":               {`[{"query":"{ viewer { login } }"},{"query":"mutation { deleteRef(input:{}) { x } }"}]`, "query.viewer mutation.deleteRef"},
+		"fragment cycle":      {`{"query":"{ ...f } fragment f on Query { ...f }"}`, "?"},
+		"unknown fragment":    {`{"query":"{ ...g }"}`, "?"},
+		"persisted":           {`{"extensions":{"persistedQuery":{"sha256Hash":"x"}}}`, "?"},
+		"persisted with text": {`{"query":"{ viewer { login } }","extensions":{"persistedQuery":{"sha256Hash":"x"}}}`, "?"},
+		"document id":         {`{"query":"{ viewer { login } }","doc_id":"1"}`, "?"},
+		"member twice":        {`{"query":"{ viewer { login } }","query":"mutation { deleteRef(input:{}) { x } }"}`, "?"},
+		"member's case":       {`{"query":"{ viewer { login } }","Query":"mutation { deleteRef(input:{}) { x } }"}`, "?"},
+		"subscription":        {`{"query":"subscription { x }"}`, "?"},
+		"no query":            {`{}`, "?"},
+		"rubbish":             {`{"query":"}"}`, "?"},
+		"trailing":            {`{"query":"{ viewer { login } }"} {"query":"x"}`, "?"},
+		"too many roots":      {`{"query":"{` + strings.Repeat(" viewer { login }", maxRoots+1) + `}"}`, "?"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &Request{Method: "POST", Host: "api.github.com", Path: "/graphql", Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(tc.body)}
+			q, err := classify(t, c, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, a := range q.Actions {
+				got = append(got, strings.TrimPrefix(a.Action.Operation, "graphql/"))
+			}
+			if len(got) == 0 && q.Action.Known {
+				got = []string{strings.TrimPrefix(q.Action.Operation, "graphql/")}
+			}
+			if !q.Action.Known {
+				got = []string{"?"}
+			}
+			if strings.Join(got, " ") != tc.want {
+				t.Errorf("got %v, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestGitPush(t *testing.T) {
+	c := shippedCatalogue(t)
+	line := func(s string) string {
+		return string([]byte{hexDigit(len(s)+4, 3), hexDigit(len(s)+4, 2), hexDigit(len(s)+4, 1), hexDigit(len(s)+4, 0)}) + s
+	}
+	id, zero := strings.Repeat("a", 40), strings.Repeat("0", 40)
+	for name, tc := range map[string]struct{ body, want string }{
+		"one ref":  {line(zero+" "+id+" refs/heads/x\x00 report-status\n") + "0000PACK", "refs/heads/x write"},
+		"two refs": {line(id+" "+zero+" refs/heads/x\x00 caps") + line(zero+" "+id+" refs/tags/v1") + "0000", "refs/heads/x delete refs/tags/v1 write"},
+		"probe":    {"0000", ""},
+		"cut":      {line(zero + " " + id + " refs/heads/x")[:20], "?"},
+		"rubbish":  {"zzzz", "?"},
+		"odd ref":  {line(zero+" "+id+" HEAD\x00") + "0000", "?"},
+		"cert":     {line("push-cert\x00caps") + "0000", "?"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &Request{Method: "POST", Host: "github.com", Path: "/acme/web.git/git-receive-pack", Header: http.Header{"Content-Type": {"application/x-git-receive-pack-request"}}, Body: []byte(tc.body)}
+			q, err := classify(t, c, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			acts := q.Actions
+			if len(acts) == 0 {
+				acts = []policy.Act{{Action: q.Action, Resource: q.Resource}}
+			}
+			var got []string
+			for _, a := range acts {
+				if !a.Action.Known {
+					got = append(got, "?")
+					continue
+				}
+				if p := a.Resource.Params; len(p) == 3 {
+					got = append(got, p[2].Value, string(a.Action.Access))
+				}
+			}
+			if strings.Join(got, " ") != tc.want {
+				t.Errorf("got %v, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+func hexDigit(n, place int) byte { return "0123456789abcdef"[n>>(4*place)&15] }
+
+func TestOwnService(t *testing.T) {
+	own := []Service{{Name: "acme", Hosts: []string{"api.acme.dev", "*.acme.example"}, Places: []string{"bearer"}, Paths: map[string]map[string]string{
+		"/things/{id}": {"GET": "things/get read", "DELETE": "things/delete delete"}, "/things/{id}:cancel": {"POST": "things/cancel write"}, "/files/{path+}/meta": {"GET": "files/meta read"}, "/files/{path+}": {"GET": "files/get read"},
+	}}, {Name: "github", Hosts: []string{"api.github.com", "github.acme.dev"}, Paths: map[string]map[string]string{"/repos/{owner}/{repo}": {"GET": "repos/get admin"}}}}
+	c, err := Load(Shipped(), own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]string{
+		"GET https://api.acme.dev/things/7":            "acme:things/get",
+		"POST https://eu.acme.example/things/7:cancel": "acme:things/cancel",
+		"GET https://api.acme.dev/files/a/b/meta":      "acme:files/meta",
+		"GET https://api.acme.dev/files/a/b/c":         "acme:files/get",
+		"POST https://api.acme.dev/things/7":           "",
+		"GET https://acme.example/things/7":            "",
+		"GET https://xacme.example/things/7":           "",
+		"GET https://github.acme.dev/repos/acme/web":   "github:repos/get",
+		"GET https://api.github.com/orgs/acme":         "github:orgs/get",
+	} {
+		if q, err := classify(t, c, request(line)); err != nil || q.Action.ID != want {
+			t.Errorf("%s: got %q, %v, want %q", line, q.Action.ID, err, want)
+		}
+	}
+	if q, _ := classify(t, c, request("GET https://api.github.com/repos/acme/web")); q.Action.Access != policy.AccessAdmin {
+		t.Errorf("the operator's access level does not win: %+v", q.Action)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	own := []Service{
+		{Name: "A b", Hosts: []string{"*.com"}, Paths: map[string]map[string]string{"x": {"GET": "a read"}, "/y": {"GET": "a", "POST": "a reed"}}},
+		{Name: "two", Hosts: []string{"api.github.com"}},
+		{Name: "same", Hosts: []string{"same.example"}, Paths: map[string]map[string]string{"/a/{x}": {"GET": "one read"}, "/a/{y}": {"GET": "other read"}}},
+	}
+	_, err := Load(Shipped(), own)
+	if err == nil {
+		t.Fatal("faults passed")
+	}
+	for _, want := range []string{`the name is not`, `whole top-level domain`, `path "x"`, `"a" is not`, `access "reed"`, `belongs to`, `are the same request`} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in:\n%v", want, err)
+		}
+	}
+	if _, err := Load(fstest.MapFS{"bad.json": {Data: []byte(`{"service":"x","hots":[]}`)}}, nil); err == nil || !strings.Contains(err.Error(), "bad.json") {
+		t.Errorf("a file with an unknown key: %v", err)
+	}
+}
+
+func FuzzPath(f *testing.F) {
+	for _, s := range []string{"/repos/acme/web", "/a/%2e%2e/b", "/a//b", "/a;b", "/%E2%9C%93"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, p string) {
+		if checkPath(p, false) != nil {
+			return
+		}
+		u, err := url.ParseRequestURI(p)
+		if err != nil {
+			t.Fatalf("%q passed and net/url refuses it: %v", p, err)
+		}
+		if clean := path.Clean(u.Path); clean != strings.TrimSuffix(u.Path, "/") && u.Path != "/" {
+			t.Fatalf("%q is cleaned to %q", u.Path, clean)
+		}
+		once, _ := url.PathUnescape(p)
+		if strings.Count(once, "/") != strings.Count(p, "/") {
+			t.Fatalf("%q gains slashes when decoded", p)
+		}
+		if twice, err := url.PathUnescape(once); err == nil && strings.Count(twice, "/") != strings.Count(p, "/") {
+			t.Fatalf("%q gains slashes when decoded twice", p)
+		}
+	})
+}
+
+func FuzzClassify(f *testing.F) {
+	c := shippedCatalogue(f)
+	f.Add("POST", "slack.com", "/api/chat.postMessage", "a=b", "application/json", []byte(`{"channel":"C"}`))
+	f.Add("POST", "api.github.com", "/graphql", "", "application/json", []byte(`{"query":"{viewer{login}}"}`))
+	f.Add("POST", "github.com", "/a/b/git-receive-pack", "", "application/x-git-receive-pack-request", []byte("0000"))
+	f.Fuzz(func(t *testing.T, method, host, p, query, kind string, body []byte) {
+		var q policy.Question
+		r := &Request{Method: method, Host: host, Path: p, RawQuery: query, Header: http.Header{"Content-Type": {kind}}, Body: body, BodyState: policy.BodyParsed}
+		if c.Classify(r, &q) != nil {
+			return
+		}
+		acts := append([]policy.Act{{Action: q.Action}}, q.Actions...)
+		for _, a := range acts {
+			if a.Action.Known != (a.Action.ID != "") || !a.Action.Known && len(a.Action.Keys) > 0 || a.Action.Known && !slices.Contains(a.Action.Keys, "*:*") {
+				t.Fatalf("%+v", a.Action)
+			}
+		}
+	})
+}
+
+func BenchmarkClassify(b *testing.B) {
+	c := shippedCatalogue(b)
+	for name, line := range map[string]string{"issues": "GET https://api.github.com/repos/acme/web/issues?per_page=50", "contents": "PUT https://api.github.com/repos/acme/web/contents/docs/a.md", "unknown": "GET https://api.github.com/nonesuch/x"} {
+		r := request(line)
+		r.Header = http.Header{"User-Agent": {"x"}}
+		r.BodyState = policy.BodyAbsent
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				var q policy.Question
+				if err := c.Classify(r, &q); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkLoad(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Load(Shipped(), nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
