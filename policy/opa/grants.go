@@ -1,0 +1,284 @@
+package opa
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"go.yaml.in/yaml/v3"
+
+	"chaperone/policy"
+)
+
+// grantsFile is the data that is kept out of the engine: of it only the documents
+// of one agent and one human go into a question.
+const grantsFile = "chaperone/grants.yaml"
+
+// grant is one entry of a list.
+type grant struct {
+	Actions   []string        `yaml:"actions"`
+	Access    []policy.Access `yaml:"access"`
+	Resources []string        `yaml:"resources"`
+}
+
+// rawGrant reaches requests that no catalogue names.
+type rawGrant struct {
+	Hosts      []string `yaml:"hosts"`
+	Methods    []string `yaml:"methods"`
+	PathPrefix string   `yaml:"path_prefix"`
+}
+
+// principal is what an agent, a human or a group is granted.
+type principal struct {
+	Allow      []grant    `yaml:"allow"`
+	Ask        []grant    `yaml:"ask"`
+	Deny       []grant    `yaml:"deny"`
+	Raw        []rawGrant `yaml:"raw"`
+	Autonomous bool       `yaml:"autonomous"` // agents only
+	Groups     []string   `yaml:"groups"`     // humans only
+}
+
+// grants are the documents of grants.yaml. A document is converted at its first
+// use and kept.
+type grants struct {
+	agents, humans, groups map[string]*principal
+
+	terms sync.Map // principalKey -> *ast.Term
+}
+
+type principalKey struct {
+	human bool
+	id    string
+}
+
+type grantsDocument struct {
+	Grants struct {
+		Agents map[string]*principal `yaml:"agents"`
+		Humans map[string]*principal `yaml:"humans"`
+		Groups map[string]*principal `yaml:"groups"`
+	} `yaml:"grants"`
+}
+
+// parseGrants reads grants.yaml, if there is one, and reports all its faults.
+func parseGrants(src *sources) (*grants, Faults) {
+	b, ok := src.files[grantsFile]
+	if !ok {
+		return &grants{}, nil
+	}
+	var doc grantsDocument
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec.KnownFields(true)
+	if err := dec.Decode(&doc); err != nil && err != io.EOF {
+		return nil, yamlFaults(grantsFile, err)
+	}
+	g := &grants{agents: doc.Grants.Agents, humans: doc.Grants.Humans, groups: doc.Grants.Groups}
+	return g, g.check(b)
+}
+
+var (
+	actionForm   = regexp.MustCompile(`^(\*:\*|[a-z0-9][a-z0-9-]*:(\*|[A-Za-z0-9_.:@/-]+|[A-Za-z0-9_.:@/-]*[/.]\*))$`)
+	resourceForm = regexp.MustCompile(`^(\*|[^*\s]+|[^*\s]+/\*)$`)
+	accessNames  = []policy.Access{policy.AccessRead, policy.AccessList, policy.AccessWrite, policy.AccessDelete, policy.AccessAdmin}
+)
+
+// check finds what YAML takes and a grant must not be.
+func (g *grants) check(text []byte) Faults {
+	c := checker{text: text}
+	for kind, all := range map[string]map[string]*principal{"agent": g.agents, "human": g.humans, "group": g.groups} {
+		for id, p := range all {
+			c.who = kind + " " + id
+			if p != nil {
+				c.principal(kind, p)
+				for _, name := range p.Groups {
+					if g.groups[name] == nil {
+						c.add(name, "group %q is not defined", name)
+					}
+				}
+			}
+		}
+	}
+	c.faults.sort()
+	return c.faults
+}
+
+type checker struct {
+	text   []byte
+	who    string
+	faults Faults
+}
+
+// add notes a fault at the first line that holds the offending word.
+func (c *checker) add(word, format string, args ...any) {
+	line := 0
+	for i, l := range strings.Split(string(c.text), "\n") {
+		if word != "" && strings.Contains(l, word) && !strings.HasPrefix(strings.TrimSpace(l), "#") {
+			line = i + 1
+			break
+		}
+	}
+	c.faults = append(c.faults, Fault{File: grantsFile, Line: line, Message: c.who + ": " + fmt.Sprintf(format, args...)})
+}
+
+func (c *checker) principal(kind string, p *principal) {
+	if p.Autonomous && kind != "agent" {
+		c.add("autonomous", "autonomous is for agents")
+	}
+	if len(p.Groups) > 0 && kind != "human" {
+		c.add("groups", "groups is for humans")
+	}
+	for _, g := range slices.Concat(p.Allow, p.Ask, p.Deny) {
+		c.grant(&g)
+	}
+	for _, r := range p.Raw {
+		if len(r.Hosts) == 0 || len(r.Methods) == 0 || !strings.HasPrefix(r.PathPrefix, "/") {
+			c.add("raw", "a raw grant needs hosts, methods, and a path_prefix that begins with /")
+		}
+		for _, m := range r.Methods {
+			if m != strings.ToUpper(m) {
+				c.add(m, "method %q is not in capitals", m)
+			}
+		}
+	}
+}
+
+func (c *checker) grant(g *grant) {
+	if len(g.Actions) == 0 {
+		c.add("", "a grant without actions grants nothing")
+	}
+	for _, a := range g.Actions {
+		if !actionForm.MatchString(a) {
+			c.add(a, "action %q is not of the form service:operation, service:prefix/*, service:prefix.*, service:* or *:*", a)
+		}
+	}
+	for _, a := range g.Access {
+		if !slices.Contains(accessNames, a) {
+			c.add(string(a), "access %q is none of read, list, write, delete, admin", a)
+		}
+	}
+	for _, r := range g.Resources {
+		if !resourceForm.MatchString(r) {
+			c.add(r, "resource %q is not of the form name, prefix/* or *", r)
+		}
+	}
+}
+
+// term returns {"agent": document or null, "human": document or null}.
+func (g *grants) term(q *policy.Question) *ast.Term {
+	agent, human := g.document(principalKey{false, q.Agent.ID}), null
+	if q.Human != nil {
+		id := q.Human.Email
+		if id == "" || g.humans[id] == nil {
+			id = q.Human.Sub
+		}
+		human = g.document(principalKey{true, id})
+	}
+	return ast.ObjectTerm(pair{kAgent, agent}, pair{kHuman, human})
+}
+
+// document returns the indexed document of a principal, or null. Humans without
+// one of their own share that of everybody, so that the cache is bounded by the file.
+func (g *grants) document(k principalKey) *ast.Term {
+	var parts []*principal
+	if k.human {
+		p := g.humans[k.id]
+		if p == nil {
+			k.id = "*"
+		}
+		parts = g.ofHuman(p)
+	} else if p := g.agents[k.id]; p != nil {
+		parts = []*principal{p}
+	}
+	if len(parts) == 0 {
+		return null
+	}
+	if t, ok := g.terms.Load(k); ok {
+		return t.(*ast.Term)
+	}
+	t, _ := g.terms.LoadOrStore(k, documentTerm(parts))
+	return t.(*ast.Term)
+}
+
+// ofHuman returns a human's own grants, those of their groups, and everybody's.
+func (g *grants) ofHuman(p *principal) []*principal {
+	var parts []*principal
+	if p != nil {
+		parts = append(parts, p)
+		for _, name := range p.Groups {
+			if group := g.groups[name]; group != nil {
+				parts = append(parts, group)
+			}
+		}
+	}
+	if all := g.humans["*"]; all != nil && all != p {
+		parts = append(parts, all)
+	}
+	return parts
+}
+
+// documentTerm indexes grants by action pattern.
+func documentTerm(parts []*principal) *ast.Term {
+	var allow, ask, deny []grant
+	var raw []*ast.Term
+	autonomous := false
+	for _, p := range parts {
+		allow, ask, deny = append(allow, p.Allow...), append(ask, p.Ask...), append(deny, p.Deny...)
+		autonomous = autonomous || p.Autonomous
+		for _, r := range p.Raw {
+			raw = append(raw, ast.ObjectTerm(pair{text("hosts"), flags(r.Hosts)}, pair{text("methods"), flags(r.Methods)}, pair{text("path_prefix"), text(r.PathPrefix)}))
+		}
+	}
+	t := ast.ObjectTerm(pair{text("allow"), index(allow)}, pair{text("ask"), index(ask)}, pair{text("deny"), index(deny)},
+		pair{text("raw"), ast.ArrayTerm(raw...)}, pair{text("autonomous"), ast.InternedTerm(autonomous)})
+	t.Value.Hash() // sorts it now, before it is shared
+	return t
+}
+
+func index(list []grant) *ast.Term {
+	byPattern := map[string][]*ast.Term{}
+	for _, g := range list {
+		access, resources := g.Access, g.Resources
+		if len(access) == 0 {
+			access = accessNames
+		}
+		if len(resources) == 0 {
+			resources = []string{"*"}
+		}
+		var names []string
+		for _, a := range access {
+			names = append(names, string(a))
+		}
+		entry := ast.ObjectTerm(pair{kAccess, flags(names)}, pair{kResources, flags(resources)})
+		for _, pattern := range g.Actions {
+			byPattern[pattern] = append(byPattern[pattern], entry)
+		}
+	}
+	var pairs []pair
+	for pattern, entries := range byPattern {
+		pairs = append(pairs, pair{text(pattern), ast.ArrayTerm(entries...)})
+	}
+	return ast.ObjectTerm(pairs...)
+}
+
+// flags makes {name: true}, which is looked up and not searched.
+func flags(names []string) *ast.Term {
+	var pairs []pair
+	for _, n := range names {
+		pairs = append(pairs, pair{text(n), ast.InternedTerm(true)})
+	}
+	return ast.ObjectTerm(pairs...)
+}
+
+// dataPath is where OPA's loader puts a data file: under the folder that it is in.
+func dataPath(name string) []string {
+	dir := path.Dir(name)
+	if dir == "." {
+		return nil
+	}
+	return strings.Split(dir, "/")
+}

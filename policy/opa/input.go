@@ -1,0 +1,220 @@
+package opa
+
+import (
+	"net/url"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"chaperone/policy"
+)
+
+// The input's keys, made once.
+var (
+	kAgent, kInstance, kHuman, kSession     = key("agent"), key("instance"), key("human"), key("session")
+	kAction, kResource, kResourceKeys       = key("action"), key("resource"), key("resource_keys")
+	kActions, kRequest, kCredential, kPhase = key("actions"), key("request"), key("credential"), key("phase")
+	kTime, kGrants                          = key("time"), key("grants")
+	kID, kOwner, kLabels, kSub, kIss        = key("id"), key("owner"), key("labels"), key("sub"), key("iss")
+	kEmail, kGroups, kPurpose, kScope       = key("email"), key("groups"), key("purpose"), key("scope")
+	kCreated, kExpires, kParent, kChain     = key("created"), key("expires"), key("parent"), key("chain")
+	kResources, kService, kOperation        = key("resources"), key("service"), key("operation")
+	kAccess, kKnown, kKeys, kType           = key("access"), key("known"), key("keys"), key("type")
+	kMethod, kScheme, kHost, kPort, kPath   = key("method"), key("scheme"), key("host"), key("port"), key("path")
+	kQuery, kHeaders, kBody, kBodyState     = key("query"), key("headers"), key("body"), key("body_state")
+	kKind                                   = key("kind")
+
+	null        = ast.NullTerm()
+	emptyArray  = ast.ArrayTerm()
+	emptyObject = ast.ObjectTerm()
+	hidden      = ast.ArrayTerm(ast.StringTerm("[credential]"))
+)
+
+func key(s string) *ast.Term { return ast.StringTerm(s) }
+
+func text(s string) *ast.Term { return ast.StringTerm(s) }
+
+// maybe is null for what is not there.
+func maybe(s string) *ast.Term {
+	if s == "" {
+		return null
+	}
+	return ast.StringTerm(s)
+}
+
+func number(n int64) *ast.Term { return ast.IntNumberTerm(int(n)) }
+
+func list(ss []string) *ast.Term {
+	if len(ss) == 0 {
+		return emptyArray
+	}
+	terms := make([]*ast.Term, len(ss))
+	for i, s := range ss {
+		terms[i] = text(s)
+	}
+	return ast.ArrayTerm(terms...)
+}
+
+type pair = [2]*ast.Term
+
+// input makes the document of docs/policy.md. Parts that the policy does not read
+// are null or empty.
+func (e *Engine) input(q *policy.Question) ast.Value {
+	request := &q.Request
+	path, query, headers, body := emptyArray, emptyObject, emptyObject, null
+	if e.reads.path {
+		path = segments(request.Path)
+	}
+	if e.reads.query {
+		query = queryTerm(request)
+	}
+	if e.reads.headers {
+		headers = headerTerm(request)
+	}
+	if e.reads.body && request.Body != nil {
+		if v, err := ast.InterfaceToValue(request.Body); err == nil {
+			body = ast.NewTerm(v)
+		}
+	}
+	resource, actions, grants := emptyObject, emptyArray, null
+	if e.reads.resource {
+		resource = resourceTerm(&q.Resource)
+	}
+	if e.reads.actions {
+		actions = actionsTerm(q.Actions)
+	}
+	if e.reads.grants {
+		grants = e.grants.term(q)
+	}
+	return ast.NewObject(
+		pair{kAgent, e.agentTerm(&q.Agent)}, pair{kInstance, text(q.Instance)}, pair{kHuman, humanTerm(q.Human)}, pair{kSession, e.sessionTerm(q.Session)},
+		pair{kAction, actionTerm(&q.Action, nil)}, pair{kResource, resource}, pair{kResourceKeys, list(q.Resource.Keys)}, pair{kActions, actions},
+		pair{kRequest, ast.ObjectTerm(
+			pair{kMethod, text(request.Method)}, pair{kScheme, text(request.Scheme)}, pair{kHost, text(request.Host)}, pair{kPort, number(int64(request.Port))},
+			pair{kPath, path}, pair{kQuery, query}, pair{kHeaders, headers}, pair{kBody, body}, pair{kBodyState, text(string(request.BodyState))},
+		)},
+		pair{kCredential, credentialTerm(q.Credential)}, pair{kPhase, text(string(q.Phase))}, pair{kTime, number(q.Time)}, pair{kGrants, grants},
+	)
+}
+
+func (e *Engine) agentTerm(a *policy.Agent) *ast.Term {
+	labels := emptyObject
+	if e.reads.labels && len(a.Labels) > 0 {
+		var pairs []pair
+		for k, v := range a.Labels {
+			pairs = append(pairs, pair{text(k), text(v)})
+		}
+		labels = ast.ObjectTerm(pairs...)
+	}
+	return ast.ObjectTerm(pair{kID, text(a.ID)}, pair{kOwner, text(a.Owner)}, pair{kLabels, labels})
+}
+
+func humanTerm(h *policy.Human) *ast.Term {
+	if h == nil {
+		return null
+	}
+	return ast.ObjectTerm(pair{kSub, maybe(h.Sub)}, pair{kIss, maybe(h.Iss)}, pair{kEmail, maybe(h.Email)}, pair{kGroups, list(h.Groups)})
+}
+
+func (e *Engine) sessionTerm(s *policy.Session) *ast.Term {
+	if s == nil {
+		return null
+	}
+	scope, chain := null, emptyArray
+	if e.reads.scope && s.Scope != nil {
+		terms := make([]*ast.Term, len(s.Scope))
+		for i, x := range s.Scope {
+			resources := null
+			if x.Resources != nil {
+				resources = list(x.Resources)
+			}
+			terms[i] = ast.ObjectTerm(pair{key("actions"), list(x.Actions)}, pair{kResources, resources})
+		}
+		scope = ast.ArrayTerm(terms...)
+	}
+	if e.reads.chain {
+		terms := make([]*ast.Term, len(s.Chain))
+		for i, l := range s.Chain {
+			terms[i] = ast.ObjectTerm(pair{kSession, text(l.Session)}, pair{kAgent, text(l.Agent)}, pair{kInstance, text(l.Instance)})
+		}
+		chain = ast.ArrayTerm(terms...)
+	}
+	return ast.ObjectTerm(pair{kID, text(s.ID)}, pair{kPurpose, maybe(s.Purpose)}, pair{kScope, scope}, pair{kCreated, number(s.Created)},
+		pair{kExpires, number(s.Expires)}, pair{kParent, maybe(s.Parent)}, pair{kChain, chain})
+}
+
+func actionTerm(a *policy.Action, resource *ast.Term) *ast.Term {
+	pairs := []pair{{kID, text(a.ID)}, {kService, text(a.Service)}, {kOperation, maybe(a.Operation)}, {kAccess, text(string(a.Access))},
+		{kKnown, ast.InternedTerm(a.Known)}, {kKeys, list(a.Keys)}}
+	if resource != nil {
+		pairs = append(pairs, pair{kResource, resource})
+	}
+	return ast.ObjectTerm(pairs...)
+}
+
+func actionsTerm(acts []policy.Act) *ast.Term {
+	terms := make([]*ast.Term, len(acts))
+	for i := range acts {
+		terms[i] = actionTerm(&acts[i].Action, resourceTerm(&acts[i].Resource))
+	}
+	return ast.ArrayTerm(terms...)
+}
+
+func resourceTerm(r *policy.Resource) *ast.Term {
+	pairs := make([]pair, 0, len(r.Params)+2)
+	pairs = append(pairs, pair{kType, maybe(r.Type)}, pair{kID, maybe(r.ID)})
+	for _, p := range r.Params {
+		if p.Name != "type" && p.Name != "id" {
+			pairs = append(pairs, pair{text(p.Name), text(p.Value)})
+		}
+	}
+	return ast.ObjectTerm(pairs...)
+}
+
+func credentialTerm(c *policy.Credential) *ast.Term {
+	if c == nil {
+		return null
+	}
+	return ast.ObjectTerm(pair{kID, text(c.ID)}, pair{kOwner, text(c.Owner)}, pair{kKind, text(c.Kind)}, pair{kService, text(c.Service)})
+}
+
+// segments splits an escaped path and decodes each part.
+func segments(path string) *ast.Term {
+	var terms []*ast.Term
+	for s := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
+		if u, err := url.PathUnescape(s); err == nil {
+			s = u
+		}
+		terms = append(terms, text(s))
+	}
+	return ast.ArrayTerm(terms...)
+}
+
+func queryTerm(r *policy.Request) *ast.Term {
+	values, err := url.ParseQuery(r.RawQuery)
+	if err != nil {
+		return emptyObject // the classify station has refused it
+	}
+	return multiMap(values, r.HiddenQuery)
+}
+
+func headerTerm(r *policy.Request) *ast.Term {
+	return multiMap(r.Header, r.HiddenHeaders)
+}
+
+// multiMap makes {lower-case name: [values]}; hidden names show that there
+// is something, and not what.
+func multiMap(m map[string][]string, hide []string) *ast.Term {
+	pairs := make([]pair, 0, len(m))
+	for k, v := range m {
+		name := strings.ToLower(k)
+		values := list(v)
+		for _, h := range hide {
+			if h == name {
+				values = hidden
+			}
+		}
+		pairs = append(pairs, pair{text(name), values})
+	}
+	return ast.ObjectTerm(pairs...)
+}

@@ -1,0 +1,170 @@
+# METADATA
+# title: chaperone
+# description: |
+#   Effective authority is an intersection: what the agent is granted, what the
+#   human may have done on their behalf, and what the session was narrowed to.
+#   A deny wins over an ask, and an ask over an allow.
+#
+#   Grants are looked up, never searched: the proxy puts the documents of this
+#   agent and this human into input.grants, indexed by action pattern, and the
+#   patterns that would cover the action and the resource into input.action.keys
+#   and input.resource_keys.
+package chaperone
+
+# METADATA
+# title: the decision
+# description: The answer to one question. Deny by default.
+# entrypoint: true
+default decision := {
+	"result": "deny",
+	"reasons": ["No rule of the policy speaks of this request."],
+	"obligations": {},
+}
+
+decision := {"result": "deny", "reasons": _prohibitions, "obligations": {}} if {
+	count(_prohibitions) > 0
+} else := {"result": "ask", "reasons": _questions, "obligations": {}} if {
+	_permitted
+	count(_questions) > 0
+} else := {"result": "allow", "reasons": [sprintf("%s may do %s.", [_who, _what])], "obligations": {}} if {
+	_permitted
+} else := {"result": "deny", "reasons": _gaps, "obligations": {}} if {
+	count(_gaps) > 0
+}
+
+# _permitted is the intersection. It is made of positive conditions only: what is
+# absent or undefined never turns into a yes.
+_permitted if {
+	_agent_may
+	_human_may
+	_session_may
+}
+
+_agent_may if {
+	input.action.known
+	_covers(input.grants.agent.allow)
+}
+
+_agent_may if {
+	input.action.known
+	_covers(input.grants.agent.ask)
+}
+
+_agent_may if {
+	not input.action.known
+	_raw(input.grants.agent.raw)
+}
+
+_human_may if {
+	input.human == null
+	input.grants.agent.autonomous == true
+}
+
+_human_may if {
+	input.human != null
+	input.action.known
+	_covers(input.grants.human.allow)
+}
+
+_human_may if {
+	input.human != null
+	input.action.known
+	_covers(input.grants.human.ask)
+}
+
+_human_may if {
+	input.human != null
+	not input.action.known
+	_raw(input.grants.human.raw)
+}
+
+_session_may if input.session.scope == null
+
+_session_may if _in_scope
+
+_prohibitions contains sprintf("%s is forbidden to do %s.", [_who, _what]) if {
+	_covers(input.grants.agent.deny)
+}
+
+_prohibitions contains sprintf("%s may never be done for %s.", [_what, _whom]) if {
+	_covers(input.grants.human.deny)
+}
+
+_questions contains sprintf("%s needs approval when %s asks for it.", [_what, _who]) if {
+	_covers(input.grants.agent.ask)
+}
+
+_questions contains sprintf("%s needs approval when it is done for %s.", [_what, _whom]) if {
+	_covers(input.grants.human.ask)
+}
+
+# _gaps say what is missing for an allow.
+_gaps contains sprintf("%s has no grant for %s.", [_who, _what]) if {
+	input.action.known
+	not _agent_may
+}
+
+_gaps contains sprintf("No catalogue names %s, and %s has no raw grant for it.", [_what, _who]) if {
+	not input.action.known
+	not _agent_may
+}
+
+_gaps contains sprintf("%s may not have %s done on their behalf.", [_whom, _what]) if {
+	input.human != null
+	not _human_may
+}
+
+_gaps contains sprintf("%s may not act without a human.", [_who]) if {
+	input.human == null
+	not _human_may
+}
+
+_gaps contains sprintf("The session is not for %s.", [_what]) if not _session_may
+
+# _covers holds where a grant of the index reaches the action, its access level
+# and its resource.
+_covers(index) if {
+	some key in input.action.keys
+	some grant in index[key]
+	grant.access[input.action.access]
+	some resource in input.resource_keys
+	grant.resources[resource]
+}
+
+# _in_scope holds where the session was not narrowed away from the action.
+_in_scope if {
+	some scope in input.session.scope
+	some key in input.action.keys
+	key in scope.actions
+	_scope_reaches(scope)
+}
+
+_scope_reaches(scope) if scope.resources == null
+
+_scope_reaches(scope) if {
+	some resource in input.resource_keys
+	resource in scope.resources
+}
+
+# _raw holds where a raw grant reaches the request by host, method and path.
+_raw(grants) if {
+	some grant in grants
+	grant.hosts[input.request.host]
+	grant.methods[input.request.method]
+	startswith(_path, grant.path_prefix)
+}
+
+_path := sprintf("/%s", [concat("/", input.request.path)])
+
+_who := sprintf("Agent %s", [input.agent.id])
+
+_whom := input.human.email if {
+	input.human.email != null
+} else := input.human.sub
+
+_what := sprintf("%s on %s", [input.action.id, input.resource.id]) if {
+	input.action.known
+	input.resource.id != null
+} else := input.action.id if {
+	input.action.known
+} else := sprintf("%s %s%s", [input.request.method, input.request.host, _path])
