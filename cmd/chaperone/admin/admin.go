@@ -1,0 +1,67 @@
+// Package admin is how the program's verbs speak with a running proxy: HTTP and
+// JSON over a socket that only its owner can open.
+package admin
+
+import (
+	"time"
+
+	"chaperone/credential"
+	"chaperone/proxy/identity"
+)
+
+// AgentSpec registers an agent.
+type AgentSpec struct {
+	Name   string            `json:"name"`
+	Owner  string            `json:"owner"`
+	Labels map[string]string `json:"labels,omitzero"`
+}
+
+// Change goes with a change of state: why, and who asked for it.
+type Change struct {
+	Reason string `json:"reason,omitzero"`
+	By     string `json:"by,omitzero"`
+}
+
+// Retired is what retiring an agent left to do, as sentences.
+type Retired struct {
+	Agent   string   `json:"agent"`
+	Residue []string `json:"residue"`
+}
+
+// CredentialSpec adds a credential. The secret travels over the socket only.
+type CredentialSpec struct {
+	credential.Credential
+	Secret []byte `json:"secret"`
+}
+
+// Session is a new session with what is told once.
+type Session struct {
+	identity.Session
+	Token   string            `json:"token"`
+	Handles map[string]string `json:"handles"`
+
+	ProxyURL  string              `json:"proxy_url"` // with agent and token in it
+	Trust     string              `json:"trust"`     // directory of ca.pem, bundle.pem, truststore.p12
+	Variables map[string][]string `json:"variables"` // credential -> where its clients look for it
+}
+
+// Revocation says what to revoke and why.
+type Revocation struct {
+	identity.Target
+	Change
+}
+
+// Status is the state of the proxy.
+type Status struct {
+	Ready    bool      `json:"ready"`
+	Listen   string    `json:"listen"`
+	Started  time.Time `json:"started"`
+	Policy   string    `json:"policy"` // revision in force
+	Services int       `json:"services"`
+	// Reload is the error of the last reload, empty when it took effect.
+	Reload string `json:"reload,omitzero"`
+	// Log is why the decision log cannot be written, empty when it can.
+	Log string `json:"log,omitzero"`
+	// Trust is the directory of the files by which clients trust the CA.
+	Trust string `json:"trust"`
+}

@@ -1,0 +1,244 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"chaperone/cmd/chaperone/problem"
+	"chaperone/credential"
+	"chaperone/policy/action"
+	"chaperone/proxy/identity"
+)
+
+// Options of a [Server]. All fields must be set.
+type Options struct {
+	Directory *identity.Directory
+	Vault     *credential.Vault
+	Catalogue func() *action.Catalogue // the one in force
+	Metrics   http.Handler
+	Status    func() Status
+	// Reload builds policy and catalogue anew and swaps them in; on an error the
+	// last good ones stay.
+	Reload func(context.Context) error
+	// ProxyURL is the proxy's address as agents dial it, with their credentials.
+	ProxyURL func(agent, token string) string
+}
+
+// Server answers on the admin socket.
+type Server struct {
+	o    Options
+	http *http.Server
+}
+
+// maxBody bounds a request on the socket, in bytes.
+const maxBody = 1 << 20
+
+// New returns a server.
+func New(o Options) *Server {
+	s := &Server{o: o}
+	mux := http.NewServeMux()
+	mux.Handle("POST /v1/agents", answer(s.addAgent))
+	mux.Handle("GET /v1/agents", answer(s.agents))
+	mux.Handle("GET /v1/agents/{id}", answer(s.agent))
+	mux.Handle("POST /v1/agents/{id}/suspend", answer(s.suspend))
+	mux.Handle("POST /v1/agents/{id}/resume", answer(s.resume))
+	mux.Handle("POST /v1/agents/{id}/retire", answer(s.retire))
+	mux.Handle("POST /v1/credentials", answer(s.addCredential))
+	mux.Handle("GET /v1/credentials", answer(s.credentials))
+	mux.Handle("GET /v1/credentials/{id}", answer(s.credential))
+	mux.Handle("DELETE /v1/credentials/{id}", answer(s.removeCredential))
+	mux.Handle("POST /v1/sessions", answer(s.createSession))
+	mux.Handle("GET /v1/sessions", answer(s.sessions))
+	mux.Handle("GET /v1/sessions/{id}", answer(s.session))
+	mux.Handle("POST /v1/sessions/{id}/heartbeat", answer(s.heartbeat))
+	mux.Handle("POST /v1/revoke", answer(s.revoke))
+	mux.Handle("POST /v1/reload", answer(s.reload))
+	mux.Handle("GET /v1/status", answer(s.status))
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", o.Metrics)
+	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second}
+	return s
+}
+
+// Listen opens the socket at path with mode 0600. A socket that a dead process
+// left is replaced; one that answers is an error.
+func Listen(path string) (net.Listener, error) {
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, problem.Failure(fmt.Errorf("opening admin socket: %s is in use by another chaperone", path),
+			"stop the other `chaperone serve`, or give this one its own admin: and state: in config.yaml")
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("opening admin socket: %w", err)
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("opening admin socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		ln.Close()
+		return nil, fmt.Errorf("opening admin socket: %w", err)
+	}
+	return ln, nil
+}
+
+// Serve answers on ln until [Server.Close]. It always returns an error,
+// [http.ErrServerClosed] after that.
+func (s *Server) Serve(ln net.Listener) error { return s.http.Serve(ln) }
+
+// Close ends it at once.
+func (s *Server) Close() error { return s.http.Close() }
+
+// answer decodes the request's body into In where it has one, and encodes what f
+// returns or its error as a problem.
+func answer[In, Out any](f func(*http.Request, In) (Out, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		var out any
+		err := decode(w, r, &in)
+		if err == nil {
+			out, err = f(r, in)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err != nil {
+			w.WriteHeader(statusOf(err))
+			out = problem.Of(err)
+		}
+		json.NewEncoder(w).Encode(out) // a client that went away cannot be told
+	})
+}
+
+func decode(w http.ResponseWriter, r *http.Request, in any) error {
+	if r.Method != http.MethodPost {
+		return nil
+	}
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	if err := d.Decode(in); err != nil {
+		return problem.Misuse("reading request: "+err.Error(), "use a chaperone of the same version as the proxy")
+	}
+	return nil
+}
+
+func statusOf(err error) int {
+	for _, known := range []error{identity.ErrUnknownAgent, identity.ErrUnknownSession, credential.ErrUnknown} {
+		if errors.Is(err, known) {
+			return http.StatusNotFound
+		}
+	}
+	return http.StatusUnprocessableEntity
+}
+
+type none struct{}
+
+func (s *Server) addAgent(r *http.Request, in AgentSpec) (identity.Agent, error) {
+	return s.o.Directory.AddAgent(r.Context(), in.Name, in.Owner, in.Labels)
+}
+
+func (s *Server) agents(*http.Request, none) ([]identity.Agent, error) {
+	return s.o.Directory.Agents(), nil
+}
+
+func (s *Server) agent(r *http.Request, _ none) (identity.Agent, error) {
+	return s.o.Directory.Agent(r.PathValue("id"))
+}
+
+func (s *Server) suspend(r *http.Request, in Change) (identity.Agent, error) {
+	if err := s.o.Directory.SuspendAgent(r.Context(), r.PathValue("id"), in.Reason); err != nil {
+		return identity.Agent{}, err
+	}
+	return s.o.Directory.Agent(r.PathValue("id"))
+}
+
+func (s *Server) resume(r *http.Request, _ Change) (identity.Agent, error) {
+	if err := s.o.Directory.ResumeAgent(r.Context(), r.PathValue("id")); err != nil {
+		return identity.Agent{}, err
+	}
+	return s.o.Directory.Agent(r.PathValue("id"))
+}
+
+func (s *Server) retire(r *http.Request, in Change) (Retired, error) {
+	residue, err := s.o.Directory.RetireAgent(r.Context(), r.PathValue("id"), in.Reason, in.By)
+	return Retired{Agent: r.PathValue("id"), Residue: residue}, err
+}
+
+func (s *Server) addCredential(r *http.Request, in CredentialSpec) (credential.Credential, error) {
+	if s.o.Catalogue().Service(in.Service) == nil {
+		return credential.Credential{}, problem.Failure(fmt.Errorf("service is not known: %s", in.Service),
+			"see `chaperone service list`; services: in config.yaml adds others")
+	}
+	if err := s.o.Vault.Add(r.Context(), in.Credential, credential.NewSecret(in.Secret)); err != nil {
+		return credential.Credential{}, err
+	}
+	return s.o.Vault.Find(in.ID)
+}
+
+func (s *Server) credentials(*http.Request, none) ([]credential.Credential, error) {
+	return s.o.Vault.List(), nil
+}
+
+func (s *Server) credential(r *http.Request, _ none) (credential.Credential, error) {
+	return s.o.Vault.Find(r.PathValue("id"))
+}
+
+func (s *Server) removeCredential(r *http.Request, _ none) (none, error) {
+	return none{}, s.o.Vault.Remove(r.Context(), r.PathValue("id"))
+}
+
+func (s *Server) createSession(r *http.Request, in identity.Spec) (Session, error) {
+	made, err := s.o.Directory.CreateSession(r.Context(), in)
+	if err != nil {
+		return Session{}, err
+	}
+	out := Session{
+		Session: made.Session, Token: made.Token, Handles: made.Handles, Variables: map[string][]string{},
+		ProxyURL: s.o.ProxyURL(made.Agent, made.Token), Trust: s.o.Status().Trust,
+	}
+	for id := range made.Handles {
+		if c, err := s.o.Vault.Find(id); err == nil {
+			if service := s.o.Catalogue().Service(c.Service); service != nil {
+				out.Variables[id] = service.Env
+			}
+		}
+	}
+	return out, nil
+}
+
+func (s *Server) sessions(*http.Request, none) ([]identity.Session, error) {
+	return s.o.Directory.Sessions(), nil
+}
+
+func (s *Server) session(r *http.Request, _ none) (identity.Session, error) {
+	return s.o.Directory.Session(r.PathValue("id"))
+}
+
+func (s *Server) heartbeat(r *http.Request, _ none) (none, error) {
+	return none{}, s.o.Directory.Renew(r.PathValue("id"))
+}
+
+func (s *Server) revoke(r *http.Request, in Revocation) (identity.Revoked, error) {
+	return s.o.Directory.Revoke(r.Context(), in.Target, in.Reason, in.By)
+}
+
+func (s *Server) reload(r *http.Request, _ none) (Status, error) {
+	err := s.o.Reload(r.Context())
+	return s.o.Status(), err
+}
+
+func (s *Server) status(*http.Request, none) (Status, error) { return s.o.Status(), nil }
+
+// readyz is 200 only while requests are accepted and decided.
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	if !s.o.Status().Ready {
+		http.Error(w, "not ready", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}

@@ -1,0 +1,183 @@
+package settings
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// check collects what is wrong with decoded settings, each with the line of the
+// key it stands under.
+type check struct {
+	tree   *yaml.Node
+	faults []Fault
+}
+
+// line returns the line of the value at a path of keys and list indexes, or of the
+// nearest that exists.
+func (c *check) line(path ...string) int {
+	n := c.tree
+	if len(n.Content) == 0 {
+		return 0
+	}
+	n = n.Content[0]
+	for _, key := range path {
+		next := child(n, key)
+		if next == nil {
+			break
+		}
+		n = next
+	}
+	if n == c.tree.Content[0] {
+		return 0
+	}
+	return n.Line
+}
+
+func child(n *yaml.Node, key string) *yaml.Node {
+	if n.Kind == yaml.SequenceNode {
+		if i, err := strconv.Atoi(key); err == nil && i < len(n.Content) {
+			return n.Content[i]
+		}
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content) && n.Kind == yaml.MappingNode; i += 2 {
+		if n.Content[i].Value == key {
+			return n.Content[i+1]
+		}
+	}
+	return nil
+}
+
+func (c *check) fault(path []string, format string, args ...any) {
+	c.faults = append(c.faults, Fault{c.line(path...), strings.Join(path, ".") + ": " + fmt.Sprintf(format, args...)})
+}
+
+func at(path ...string) []string { return path }
+
+// settings checks all of them.
+func (c *check) settings(s *Settings) {
+	c.address(at("listen"), s.Listen)
+	if s.Metrics != "" {
+		c.address(at("metrics"), s.Metrics)
+	}
+	if path, ok := strings.CutPrefix(s.Admin, "unix:"); s.Admin != "" && (!ok || path == "") {
+		c.fault(at("admin"), "%q is not unix:PATH", s.Admin)
+	}
+	if s.Store != "bolt" {
+		c.fault(at("store"), "%q is not a store that this program has; use bolt", s.Store)
+	}
+	if s.State == "" {
+		c.fault(at("state"), "must not be empty")
+	}
+	c.pair(at("tls"), s.TLS)
+	c.pair(at("ca"), s.CA)
+	c.reference(s.Key)
+	if s.UnknownHosts != DenyUnknown && s.UnknownHosts != TunnelUnknown {
+		c.fault(at("unknown_hosts"), "%q is neither deny nor tunnel", s.UnknownHosts)
+	}
+	if s.Drain < 0 {
+		c.fault(at("drain"), "%v is negative", s.Drain)
+	}
+	if s.Log.MaxSize < 0 || s.Log.MaxAge < 0 || s.Log.Keep < 0 {
+		c.fault(at("log"), "max_size, max_age and keep must not be negative")
+	}
+	c.upstream(&s.Upstream)
+	c.services(s)
+}
+
+func (c *check) address(path []string, value string) {
+	_, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		c.fault(path, "%q is not HOST:PORT", value)
+	}
+}
+
+func (c *check) pair(path []string, p Pair) {
+	if (p.Cert == "") != (p.Key == "") {
+		c.fault(path, "cert and key come together")
+	}
+}
+
+func (c *check) reference(r Reference) {
+	n := 0
+	for _, set := range []bool{r.File != "", r.Env != "", len(r.Command) > 0} {
+		if set {
+			n++
+		}
+	}
+	if n > 1 {
+		c.fault(at("key"), "file, env and command exclude each other")
+	}
+}
+
+func (c *check) upstream(u *Upstream) {
+	for i, text := range u.AllowPrivate {
+		_, cidr := netip.ParsePrefix(text)
+		_, addr := netip.ParseAddr(text)
+		_, _, hostPort := net.SplitHostPort(text)
+		if cidr != nil && addr != nil && hostPort != nil {
+			c.fault(at("upstream", "allow_private", strconv.Itoa(i)), "%q is neither a network (10.0.0.0/8), an address nor HOST:PORT", text)
+		}
+	}
+	for host, to := range u.Resolve {
+		if _, err := netip.ParseAddrPort(to); err != nil {
+			c.fault(at("upstream", "resolve", host), "%q is not ADDRESS:PORT", to)
+		}
+	}
+	if u.Proxy != "" {
+		p, err := url.Parse(u.Proxy)
+		if err != nil || p.Host == "" || p.Scheme != "http" && p.Scheme != "https" {
+			c.fault(at("upstream", "proxy"), "not http://HOST:PORT")
+		} else if p.User != nil {
+			c.fault(at("upstream", "proxy"), "a password does not belong into this file")
+		}
+	}
+	if u.HeaderTimeout < 0 {
+		c.fault(at("upstream", "header_timeout"), "%v is negative", u.HeaderTimeout)
+	}
+}
+
+func (c *check) services(s *Settings) {
+	var seen []string
+	for i, service := range s.Services {
+		where := at("services", strconv.Itoa(i))
+		if service.Name == "" {
+			c.fault(where, "service: the name is missing")
+		} else if slices.Contains(seen, service.Name) {
+			c.fault(where, "service %s stands twice", service.Name)
+		}
+		seen = append(seen, service.Name)
+	}
+}
+
+// settle makes paths absolute, relative ones from dir. What is kept in the state
+// directory unless told otherwise follows it.
+func (s *Settings) settle(dir string) {
+	s.Admin = strings.TrimPrefix(s.Admin, "unix:")
+	if s.Admin == "" {
+		s.Admin = filepath.Join(s.State, "admin.sock")
+	}
+	if s.Log.Path == "" {
+		s.Log.Path = filepath.Join(s.State, "decisions.jsonl")
+	}
+	paths := []*string{&s.State, &s.Admin, &s.Log.Path, &s.Policy.Path, &s.Key.File, &s.CA.Cert, &s.CA.Key, &s.TLS.Cert, &s.TLS.Key}
+	for i := range s.Upstream.Roots {
+		paths = append(paths, &s.Upstream.Roots[i])
+	}
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+}

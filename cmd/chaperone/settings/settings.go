@@ -1,0 +1,244 @@
+// Package settings reads config.yaml.
+package settings
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"chaperone/policy/action"
+)
+
+// Settings is config.yaml with its defaults filled in and its paths made absolute.
+// The comments of the file at the project's root are the reference.
+type Settings struct {
+	Listen       string           `yaml:"listen"`
+	TLS          Pair             `yaml:"tls"`
+	Admin        string           `yaml:"admin"` // path of the socket, once loaded
+	Metrics      string           `yaml:"metrics"`
+	State        string           `yaml:"state"`
+	Store        string           `yaml:"store"`
+	Key          Reference        `yaml:"key"`
+	CA           Pair             `yaml:"ca"`
+	Policy       Policy           `yaml:"policy"`
+	Log          Log              `yaml:"log"`
+	Upstream     Upstream         `yaml:"upstream"`
+	Services     []action.Service `yaml:"services"`
+	UnknownHosts string           `yaml:"unknown_hosts"`
+	Drain        time.Duration    `yaml:"drain"`
+
+	// File is where the settings come from; empty for the defaults.
+	File string `yaml:"-"`
+}
+
+// Pair names a certificate and its key, both or neither.
+type Pair struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}
+
+// Reference says where a secret is, and never what it is. At most one is set.
+type Reference struct {
+	File    string   `yaml:"file"`
+	Env     string   `yaml:"env"`
+	Command []string `yaml:"command"`
+}
+
+// Policy says which policy decides. An empty path is the policy in the program.
+type Policy struct {
+	Path string `yaml:"path"`
+}
+
+// Log is about the decision log.
+type Log struct {
+	Path    string        `yaml:"path"`
+	Sync    time.Duration `yaml:"sync"`
+	MaxSize int64         `yaml:"max_size"`
+	MaxAge  time.Duration `yaml:"max_age"`
+	Keep    int           `yaml:"keep"`
+}
+
+// Upstream is about the way to services.
+type Upstream struct {
+	AllowPrivate  []string          `yaml:"allow_private"`
+	Resolve       map[string]string `yaml:"resolve"`
+	Roots         []string          `yaml:"roots"`
+	Proxy         string            `yaml:"proxy"`
+	HeaderTimeout time.Duration     `yaml:"header_timeout"`
+}
+
+// Values of unknown_hosts.
+const (
+	DenyUnknown   = "deny"
+	TunnelUnknown = "tunnel"
+)
+
+// Default returns the settings of an empty file.
+func Default() *Settings {
+	return &Settings{
+		Listen: "127.0.0.1:8080", State: "state", Store: "bolt",
+		Log: Log{Sync: time.Second}, UnknownHosts: DenyUnknown, Drain: 30 * time.Second,
+	}
+}
+
+// Faults are all that is wrong with a file, in the order of its lines.
+type Faults struct {
+	File string
+	List []Fault
+}
+
+// Fault is one thing that is wrong. Line is 0 where the file has no line for it.
+type Fault struct {
+	Line int
+	What string
+}
+
+// Error lists the faults, one a line.
+func (f *Faults) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s has %d fault", f.File, len(f.List))
+	if len(f.List) > 1 {
+		b.WriteByte('s')
+	}
+	for _, x := range f.List {
+		b.WriteString("\n  ")
+		if x.Line > 0 {
+			fmt.Fprintf(&b, "line %d: ", x.Line)
+		}
+		b.WriteString(x.What)
+	}
+	return b.String()
+}
+
+// Load reads and checks a file. It changes nothing and opens nothing else. The
+// error is a [*Faults] when the file could be read.
+func Load(path string) (*Settings, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading configuration: %w", err)
+	}
+	b, err := os.ReadFile(abs)
+	if err != nil {
+		return nil, fmt.Errorf("reading configuration: %w", err)
+	}
+	s, faults := parse(b)
+	if len(faults) > 0 {
+		slices.SortStableFunc(faults, func(a, b Fault) int { return a.Line - b.Line })
+		return nil, &Faults{File: path, List: faults}
+	}
+	s.File = abs
+	s.settle(filepath.Dir(abs))
+	return s, nil
+}
+
+// LoadDefault is Load, but a file that is missing gives the defaults, relative to
+// the directory in which it would be.
+func LoadDefault(path string) (*Settings, error) {
+	s, err := Load(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return s, err
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading configuration: %w", err)
+	}
+	s = Default()
+	s.settle(filepath.Dir(abs))
+	return s, nil
+}
+
+// parse decodes strictly over the defaults and checks the result.
+func parse(b []byte) (*Settings, []Fault) {
+	s := Default()
+	var faults []Fault
+	var tree yaml.Node
+	if err := yaml.Unmarshal(b, &tree); err != nil {
+		return nil, yamlFaults(err)
+	}
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(s); err != nil && !errors.Is(err, io.EOF) {
+		faults = yamlFaults(err)
+	}
+	c := check{tree: &tree, faults: faults}
+	c.settings(s)
+	return s, c.faults
+}
+
+var (
+	atLine       = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
+	unknownField = regexp.MustCompile(`^field (\S+) not found in type .*$`)
+	wrongType    = regexp.MustCompile("^cannot unmarshal !!(\\w+)(?: `(.*)`)? into (.*)$")
+	duplicateKey = regexp.MustCompile(`^mapping key (.*) already defined at line (\d+)$`)
+)
+
+// yamlFaults words the decoder's errors for people.
+func yamlFaults(err error) []Fault {
+	lines := []string{err.Error()}
+	if t, ok := errors.AsType[*yaml.TypeError](err); ok {
+		lines = t.Errors
+	}
+	var faults []Fault
+	for _, text := range lines {
+		f := Fault{What: strings.TrimPrefix(text, "yaml: ")}
+		if m := atLine.FindStringSubmatch(text); m != nil {
+			f.Line, _ = strconv.Atoi(m[1])
+			f.What = m[2]
+		}
+		if m := unknownField.FindStringSubmatch(f.What); m != nil {
+			f.What = "unknown key " + m[1]
+		} else if m := wrongType.FindStringSubmatch(f.What); m != nil {
+			f.What = strings.TrimSpace(fmt.Sprintf("expected %s, found %s %s", goType(m[3]), yamlType(m[1]), quoted(m[2])))
+		} else if m := duplicateKey.FindStringSubmatch(f.What); m != nil {
+			f.What = fmt.Sprintf("key %s stands twice, first in line %s", strings.Trim(m[1], `"`), m[2])
+		}
+		faults = append(faults, f)
+	}
+	return faults
+}
+
+func quoted(s string) string {
+	if s == "" {
+		return ""
+	}
+	return strconv.Quote(s)
+}
+
+func goType(name string) string {
+	switch {
+	case name == "string":
+		return "a text"
+	case name == "time.Duration":
+		return "a duration such as 30s or 12h"
+	case strings.HasPrefix(name, "int"), strings.HasPrefix(name, "uint"):
+		return "a whole number"
+	case name == "bool":
+		return "true or false"
+	case strings.HasPrefix(name, "[]"):
+		return "a list"
+	}
+	return "a mapping of keys"
+}
+
+func yamlType(name string) string {
+	switch name {
+	case "str":
+		return "the text"
+	case "seq":
+		return "a list"
+	case "map":
+		return "a mapping"
+	}
+	return "the " + name
+}
