@@ -92,15 +92,12 @@ func (g *grants) check(text []byte) Faults {
 	c := checker{text: text}
 	for kind, all := range map[string]map[string]*principal{"agent": g.agents, "human": g.humans, "group": g.groups} {
 		for id, p := range all {
-			c.who = kind + " " + id
-			if p != nil {
-				c.principal(kind, p)
-				for _, name := range p.Groups {
-					if g.groups[name] == nil {
-						c.add(name, "group %q is not defined", name)
-					}
-				}
+			if p == nil {
+				continue
 			}
+			c.who = kind + " " + id
+			c.principal(kind, p)
+			c.groups(p.Groups, g.groups)
 		}
 	}
 	c.faults.sort()
@@ -143,6 +140,14 @@ func (c *checker) principal(kind string, p *principal) {
 			if m != strings.ToUpper(m) {
 				c.add(m, "method %q is not in capitals", m)
 			}
+		}
+	}
+}
+
+func (c *checker) groups(names []string, defined map[string]*principal) {
+	for _, name := range names {
+		if defined[name] == nil {
+			c.add(name, "group %q is not defined", name)
 		}
 	}
 }

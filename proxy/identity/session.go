@@ -292,24 +292,33 @@ func (d *Directory) revive(st *storedSession) (*session, error) {
 }
 
 // within reports whether every action on every resource that child allows is
-// allowed by parent as well. A nil scope allows everything.
+// allowed by parent as well. A nil scope allows everything; in a child it inherits.
 func within(child, parent []policy.Scope) bool {
-	if parent == nil || child == nil { // nil inherits the parent's
+	if parent == nil || child == nil {
 		return true
 	}
 	for _, c := range child {
 		for _, action := range c.Actions {
-			resources := c.Resources
-			if resources == nil {
-				resources = []string{"*"}
+			if !reaches(parent, action, c.Resources) {
+				return false
 			}
-			for _, resource := range resources {
-				if !slices.ContainsFunc(parent, func(p policy.Scope) bool {
-					return coversAny(p.Actions, action) && (p.Resources == nil || coversAny(p.Resources, resource))
-				}) {
-					return false
-				}
-			}
+		}
+	}
+	return true
+}
+
+// reaches reports whether scopes allow an action pattern on all of the resource
+// patterns; nil is any resource.
+func reaches(scopes []policy.Scope, action string, resources []string) bool {
+	if resources == nil {
+		resources = []string{"*"}
+	}
+	for _, resource := range resources {
+		allowed := func(p policy.Scope) bool {
+			return coversAny(p.Actions, action) && (p.Resources == nil || coversAny(p.Resources, resource))
+		}
+		if !slices.ContainsFunc(scopes, allowed) {
+			return false
 		}
 	}
 	return true

@@ -1,0 +1,183 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/elazarl/goproxy"
+
+	"chaperone/certs"
+	"chaperone/proxy/authority"
+	"chaperone/proxy/guard"
+)
+
+// connectDoor returns the goproxy server that answers CONNECT. Each tunnel is
+// taken over from it: its own interception has no time limits, takes the
+// authority from the inner request and ends without an answer when the service
+// cannot be reached.
+func (s *Server) connectDoor() *goproxy.ProxyHttpServer {
+	p := goproxy.NewProxyHttpServer()
+	p.Logger = silent{}
+	p.OnRequest().HandleConnectFunc(func(host string, ctx *goproxy.ProxyCtx) (*goproxy.ConnectAction, string) {
+		t := ctx.Req.Context().Value(tunnelKey{}).(*tunnel)
+		return &goproxy.ConnectAction{
+			Action: goproxy.ConnectHijack,
+			Hijack: func(req *http.Request, client net.Conn, _ *goproxy.ProxyCtx) {
+				s.intercept(req, client.(*guard.Conn), t)
+			},
+		}, host
+	})
+	return p
+}
+
+type tunnelKey struct{}
+
+// silent keeps goproxy from printing: what it would say may quote a request.
+type silent struct{}
+
+func (silent) Printf(string, ...any) {}
+
+// serveFront serves what agents send to the listener itself: CONNECT, and
+// requests in absolute form.
+func (s *Server) serveFront(w http.ResponseWriter, r *http.Request) {
+	d := doorOf(r)
+	if r.Method == http.MethodConnect {
+		s.open(w, r, d)
+		return
+	}
+	s.serve(w, r, d)
+	d.guard.Resume()
+}
+
+// serveInner serves the requests inside a tunnel.
+func (s *Server) serveInner(w http.ResponseWriter, r *http.Request) {
+	d := doorOf(r)
+	s.serve(w, r, d)
+	if d.guard != nil {
+		d.guard.Resume()
+	}
+}
+
+// open answers a CONNECT. A tunnel that will be inspected leaves no record of its
+// own: each request inside has one, and is refused there, where every client
+// shows the reason. What is refused here, or passes uninspected, is recorded.
+func (s *Server) open(w http.ResponseWriter, r *http.Request, d *door) {
+	x := s.arrive(w, r, d)
+	t, err := x.admit()
+	if err != nil {
+		defer x.close()
+		x.refuse(err)
+		d.guard.Resume()
+		return
+	}
+	if s.o.TunnelUnknown && x.names.catalogue.ServiceFor(t.host) == nil {
+		defer x.close()
+		s.passThrough(x, t)
+		return
+	}
+	// The record is dropped unwritten: nothing was asked of a service yet.
+	ctx := context.WithValue(r.Context(), tunnelKey{}, t)
+	s.connect.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// admit checks who asks for a tunnel and to where.
+func (x *exchange) admit() (*tunnel, error) {
+	if x.head.Fault != "" {
+		return nil, unclear(x.head.Fault)
+	}
+	host, port, err := authority.Parse(x.r.RequestURI, 0)
+	if err != nil {
+		return nil, unclear(err.Error())
+	}
+	x.rec.Request.Host = authority.Format(host, port, 443)
+	if err := x.identify(); err != nil {
+		return nil, err
+	}
+	return &tunnel{caller: x.caller, host: host, port: port, scheme: "https"}, nil
+}
+
+// intercept takes a tunnel over and hands it to the inner server. It runs on the
+// goroutine that served the CONNECT and leaves nothing of it behind.
+func (s *Server) intercept(r *http.Request, g *guard.Conn, t *tunnel) {
+	t.Conn = g.Release()
+	t.detach = t.caller.Attach(t)
+	if _, err := io.WriteString(t.Conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
+		t.Close()
+		return
+	}
+	t.SetDeadline(time.Now().Add(s.o.HandshakeTimeout))
+	if !t.speaksTLS() {
+		t.scheme = "http"
+		t.SetDeadline(time.Time{})
+		s.handover.give(guard.New(t))
+		return
+	}
+	tc := tls.Server(t, s.leaves)
+	if err := tc.HandshakeContext(context.WithoutCancel(r.Context())); err != nil {
+		s.tunnelFailed(r, t, err)
+		t.Close()
+		return
+	}
+	t.SetDeadline(time.Time{})
+	s.o.Metrics.tunnelOpened()
+	if tc.ConnectionState().NegotiatedProtocol == "h2" {
+		s.handover.give(tc)
+		return
+	}
+	s.handover.give(guard.New(tc))
+}
+
+// speaksTLS looks at the first byte: 22 begins a TLS handshake (RFC 8446 section
+// 5.1) and no HTTP request. The byte is read again by whoever comes next.
+func (t *tunnel) speaksTLS() bool {
+	var first [1]byte
+	if n, _ := t.Conn.Read(first[:]); n == 0 {
+		return true // the handshake will find the connection ended
+	}
+	t.Conn = &behind{Conn: t.Conn, first: first[0], unread: true}
+	return first[0] == 22
+}
+
+// behind is a connection whose first byte was read already.
+type behind struct {
+	net.Conn
+	first  byte
+	unread bool
+}
+
+func (b *behind) Read(p []byte) (int, error) {
+	if !b.unread || len(p) == 0 {
+		return b.Conn.Read(p)
+	}
+	b.unread = false
+	p[0] = b.first
+	return 1, nil
+}
+
+func (b *behind) CloseWrite() error {
+	if h, ok := b.Conn.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return nil
+}
+
+// tunnelFailed records a handshake for another name than the tunnel's: somebody
+// tries to reach one service under the name of another. Other handshakes that
+// fail (a client that does not trust the CA, or went away) are only counted.
+func (s *Server) tunnelFailed(r *http.Request, t *tunnel, err error) {
+	s.o.Metrics.handshakeFailed()
+	if !errors.Is(err, certs.ErrServerName) {
+		return
+	}
+	x := s.arrive(nil, r, &door{tunnel: t})
+	defer x.close()
+	x.caller = t.caller
+	x.describeCaller()
+	x.rec.Request.Host = authority.Format(t.host, t.port, 443)
+	x.note(errAuthority)
+}

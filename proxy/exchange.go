@@ -1,0 +1,258 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"chaperone/audit"
+	"chaperone/credential"
+	"chaperone/policy"
+	"chaperone/policy/action"
+	"chaperone/proxy/authority"
+	"chaperone/proxy/guard"
+	"chaperone/proxy/identity"
+	"chaperone/proxy/upstream"
+)
+
+// exchange is one request on its way down the road. Its fields are filled from
+// left to right; one goroutine owns it.
+type exchange struct {
+	s    *Server
+	w    http.ResponseWriter
+	r    *http.Request
+	door *door
+	rec  *audit.Record
+
+	head      guard.Head
+	caller    *identity.Caller
+	names     *naming
+	service   *action.Service // nil: no catalogue names the host
+	places    *credential.Places
+	q         policy.Question
+	presented credential.Presented
+	permit    *policy.Permit
+	answer    policy.Answer
+	out       upstream.Request
+
+	sent     countingReader // the agent's body, as the service takes it
+	received int64          // bytes of the answer's body that the agent took
+	started  bool           // the answer's head has gone to the agent
+	departed time.Time      // the moment the request went out
+	returned time.Time      // the moment the answer's head came in
+	replied  time.Time      // the moment the answer's head went on
+}
+
+// maxPolicyBody bounds what is read of a body because policy refers to it, in bytes.
+const maxPolicyBody = 64 << 10
+
+// arrive opens the record of r. A request that loads the catalogue here uses no
+// other until it ends.
+func (s *Server) arrive(w http.ResponseWriter, r *http.Request, d *door) *exchange {
+	now := time.Now()
+	x := &exchange{s: s, w: w, r: r, door: d, rec: s.o.Log.Open(now), names: s.names.Load()}
+	if d.guard != nil {
+		x.head = d.guard.Take()
+	}
+	x.q.Phase, x.q.Time = policy.PhaseRequest, now.Unix()
+	x.rec.Request.Method, x.rec.Request.Protocol, x.rec.Request.Client = r.Method, r.Proto, r.RemoteAddr
+	return x
+}
+
+// identify establishes who calls: at the front door from the proxy credentials
+// of the request, inside a tunnel from those of its CONNECT, which must still be
+// good.
+func (x *exchange) identify() error {
+	if t := x.door.tunnel; t != nil {
+		x.caller = t.caller
+		x.describeCaller()
+		return x.caller.Live()
+	}
+	caller, err := x.s.o.Directory.Identify(x.r.Header.Get("Proxy-Authorization"))
+	if caller != nil {
+		x.caller = caller
+		x.describeCaller()
+	}
+	return err
+}
+
+func (x *exchange) describeCaller() {
+	c := x.caller
+	x.q.Agent, x.q.Instance, x.q.Human, x.q.Session = c.Agent, c.Instance, c.Human, c.Session
+}
+
+// classify names the action that the request would perform.
+func (x *exchange) classify() error {
+	x.service = x.names.catalogue.ServiceFor(x.q.Request.Host)
+	x.places = x.names.placesOf(x.service)
+	req := action.Request{
+		Method: x.q.Request.Method, Host: x.q.Request.Host,
+		Path: x.q.Request.Path, RawQuery: x.q.Request.RawQuery, Header: x.r.Header,
+	}
+	x.q.Request.BodyState = policy.BodyAbsent
+	if x.out.Body != nil {
+		x.q.Request.BodyState = policy.BodyUnread
+		if err := x.readBody(&req); err != nil {
+			return err
+		}
+	}
+	req.BodyState = x.q.Request.BodyState
+	return x.names.catalogue.Classify(&req, &x.q)
+}
+
+// readBody reads as much of the body as naming the action, or policy, asks for.
+// What was read is sent on unchanged, in front of the rest.
+func (x *exchange) readBody(req *action.Request) error {
+	n := x.names.catalogue.NeedsBody(req)
+	forPolicy := x.s.o.Gate.ReadsBody()
+	if forPolicy {
+		n = max(n, maxPolicyBody)
+	}
+	if n == 0 {
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(x.out.Body, int64(n)+1))
+	if err != nil {
+		return fmt.Errorf("%w: %w", errBody, err)
+	}
+	if len(body) > n {
+		x.q.Request.BodyState = policy.BodyTruncated
+		x.out.Body = io.MultiReader(bytes.NewReader(body), x.out.Body)
+		req.Body = body[:n]
+		return nil
+	}
+	x.out.Body, x.out.ContentLength = bytes.NewReader(body), int64(len(body))
+	req.Body = body
+	x.q.Request.BodyState = policy.BodyParsed
+	if forPolicy {
+		x.q.Request.Body, x.q.Request.BodyState = action.ParseBody(x.r.Header, body)
+	}
+	return nil
+}
+
+// present finds the credential that the request presents, without opening it.
+func (x *exchange) present() error {
+	var err error
+	x.presented, err = x.s.o.Vault.Present(&credential.Request{
+		Header: x.r.Header, Path: x.q.Request.Path, RawQuery: x.q.Request.RawQuery, Session: x.q.Session.ID,
+		Service: x.serviceName(), Places: x.places, Now: x.rec.Arrived,
+	})
+	x.q.Credential = x.presented.Credential
+	x.q.Request.HiddenHeaders, x.q.Request.HiddenQuery = credential.HiddenHeaders, credential.HiddenQuery
+	return err
+}
+
+func (x *exchange) serviceName() string {
+	if x.service == nil {
+		return ""
+	}
+	return x.service.Name
+}
+
+// decide asks policy. Without its permit nothing below moves.
+func (x *exchange) decide() error {
+	var err error
+	x.permit, x.answer, err = x.s.o.Gate.Decide(x.r.Context(), &x.q)
+	return err
+}
+
+// commit writes the decision down. The secret stays where it is until that is done.
+func (x *exchange) commit() error {
+	x.describe()
+	x.rec.Decision.Result = policy.Allow
+	return x.rec.Commit()
+}
+
+// swap puts the credential where its handle was.
+func (x *exchange) swap() error {
+	out := credential.Outgoing{Header: x.out.Header, RawQuery: x.out.RawQuery, Target: x.q.Request.Target()}
+	if err := x.s.o.Vault.Swap(x.permit, &x.presented, &out); err != nil {
+		return err
+	}
+	x.out.RawQuery = out.RawQuery
+	return nil
+}
+
+// forward sends the request to the service.
+func (x *exchange) forward() (*http.Response, error) {
+	if err := x.caller.Live(); err != nil { // revoked since it was identified
+		return nil, err
+	}
+	respell(x.out.Header, x.head.Spelled)
+	if x.r.ProtoMajor == 2 && strings.HasPrefix(x.r.Header.Get("Content-Type"), "application/grpc") {
+		x.out.Protocol = upstream.H2
+	}
+	x.out.On1xx = x.informational
+	x.departed = time.Now()
+	resp, err := x.s.o.Upstream.Send(x.r.Context(), x.permit, &x.out)
+	x.returned = time.Now()
+	return resp, err
+}
+
+// describe copies what is known of the request into its record.
+func (x *exchange) describe() {
+	rec, q := x.rec, &x.q
+	if x.caller != nil {
+		rec.Agent.ID, rec.Agent.Instance, rec.Agent.Owner = q.Agent.ID, q.Instance, q.Agent.Owner
+		rec.Human, rec.Session, rec.Purpose, rec.Chain = q.Human, q.Session.ID, q.Session.Purpose, q.Session.Chain
+	}
+	rec.Traceparent = x.r.Header.Get("Traceparent")
+	rec.Action, rec.Resource, rec.Actions = q.Action, q.Resource, q.Actions
+	if q.Request.Host != "" {
+		standard := 443
+		if q.Request.Scheme == "http" {
+			standard = 80
+		}
+		rec.Request.Host = authority.Format(q.Request.Host, q.Request.Port, standard)
+	}
+	rec.Request.Path = q.Request.Path
+	rec.Request.QueryKeys = queryKeys(q.Request.RawQuery)
+	rec.Decision.Result, rec.Decision.Reasons = policy.Deny, x.answer.Reasons
+	rec.Decision.Policy, rec.Decision.Obligations = x.answer.Revision, x.answer.Obligations
+	if x.answer.Result != "" {
+		rec.Decision.Result = x.answer.Result
+	}
+	if c := q.Credential; c != nil {
+		rec.Credential.ID = c.ID
+	}
+	rec.Credential.Handle = x.presented.Fingerprint
+}
+
+// queryKeys lists the names of a query's parameters as they came, never a value.
+func queryKeys(raw string) []string {
+	if raw == "" {
+		return nil
+	}
+	keys := make([]string, 0, 4)
+	for pair := range strings.SplitSeq(raw, "&") {
+		if k, _, _ := strings.Cut(pair, "="); k != "" {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// close ends the record with what happened.
+func (x *exchange) close() {
+	now := time.Now()
+	rec := x.rec
+	o := &rec.Outcome
+	o.BytesIn, o.BytesOut = x.sent.n.Load(), x.received
+	o.Total = now.Sub(rec.Arrived)
+	o.Added = o.Total
+	if !x.departed.IsZero() {
+		o.Upstream = x.returned.Sub(x.departed)
+		o.Added = x.departed.Sub(rec.Arrived)
+		if !x.replied.IsZero() {
+			o.Added += x.replied.Sub(x.returned)
+		}
+	}
+	x.s.o.Metrics.observe(x)
+	if err := rec.Close(); err != nil && !errors.Is(err, audit.ErrClosed) {
+		x.s.o.Logger.Error("decision log cannot be written", "error", err)
+	}
+}

@@ -1,0 +1,186 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync"
+
+	"chaperone/proxy/guard"
+	"chaperone/proxy/identity"
+)
+
+// door is how requests of one connection come in.
+type door struct {
+	guard  *guard.Conn // nil for HTTP/2, which frames by itself
+	tunnel *tunnel     // nil at the front door
+}
+
+// tunnel is an intercepted CONNECT: one caller's way to one authority.
+type tunnel struct {
+	net.Conn
+	caller *identity.Caller
+	host   string // lower-case A-label or IP, no port
+	port   int
+	scheme string // what is spoken inside
+	detach func()
+	once   sync.Once
+}
+
+// ServerName is the only name for which a certificate may be shown inside.
+func (t *tunnel) ServerName() string { return t.host }
+
+// Close closes the connection to the agent. It may be called more than once and
+// from any goroutine.
+func (t *tunnel) Close() error {
+	t.once.Do(t.detach)
+	return t.Conn.Close()
+}
+
+// CloseWrite closes the sending half, so that the agent reads an orderly end.
+func (t *tunnel) CloseWrite() error {
+	if h, ok := t.Conn.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return nil
+}
+
+type doorKey struct{}
+
+func doorOf(r *http.Request) *door { return r.Context().Value(doorKey{}).(*door) }
+
+func frontContext(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, doorKey{}, &door{guard: c.(*guard.Conn)})
+}
+
+func innerContext(ctx context.Context, c net.Conn) context.Context {
+	d := new(door)
+	if g, ok := c.(*guard.Conn); ok {
+		d.guard, c = g, g.Conn
+	}
+	if tc, ok := c.(*tls.Conn); ok {
+		c = tc.NetConn()
+	}
+	d.tunnel = c.(*tunnel)
+	return context.WithValue(ctx, doorKey{}, d)
+}
+
+// guarded is a listener whose connections yield well-framed requests only.
+type guarded struct{ net.Listener }
+
+// Accept waits for the next agent.
+func (l guarded) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return guard.New(c), nil
+}
+
+// handover is the listener on which the inner server receives tunnels.
+type handover struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newHandover() *handover {
+	return &handover{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+// give passes c to the inner server, or closes it when that has ended.
+func (h *handover) give(c net.Conn) {
+	select {
+	case h.conns <- c:
+	case <-h.done:
+		c.Close()
+	}
+}
+
+// Accept waits for the next tunnel.
+func (h *handover) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close makes Accept return.
+func (h *handover) Close() error {
+	h.once.Do(func() { close(h.done) })
+	return nil
+}
+
+// Addr names the listener in messages of net/http.
+func (h *handover) Addr() net.Addr { return handoverAddr{} }
+
+type handoverAddr struct{}
+
+func (handoverAddr) Network() string { return "tunnel" }
+func (handoverAddr) String() string  { return "tunnel" }
+
+// takeovers are the connections that no http.Server looks after any more:
+// WebSockets and uninspected tunnels. The zero value is ready.
+type takeovers struct {
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+	idle  chan struct{} // closed when the last one goes while somebody waits
+	ended bool
+}
+
+// add notes c and returns what to call when it ends. It closes c at once when
+// everything has been cut already.
+func (t *takeovers) add(c net.Conn) func() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		c.Close()
+		return func() {}
+	}
+	if t.conns == nil {
+		t.conns = map[net.Conn]struct{}{}
+	}
+	t.conns[c] = struct{}{}
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.conns, c)
+		if len(t.conns) == 0 && t.idle != nil {
+			close(t.idle)
+			t.idle = nil
+		}
+	}
+}
+
+// wait returns when none is left or ctx is done.
+func (t *takeovers) wait(ctx context.Context) error {
+	t.mu.Lock()
+	if len(t.conns) == 0 {
+		t.mu.Unlock()
+		return nil
+	}
+	if t.idle == nil {
+		t.idle = make(chan struct{})
+	}
+	idle := t.idle
+	t.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// cut closes all.
+func (t *takeovers) cut() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
+	for c := range t.conns {
+		c.Close()
+	}
+}

@@ -1,0 +1,198 @@
+// Package proxy takes each request down the road: listen, identify, classify,
+// decide, commit the record, swap, forward, close the record.
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/elazarl/goproxy"
+
+	"chaperone/audit"
+	"chaperone/certs"
+	"chaperone/credential"
+	"chaperone/policy"
+	"chaperone/policy/action"
+	"chaperone/proxy/guard"
+	"chaperone/proxy/identity"
+	"chaperone/proxy/upstream"
+)
+
+// Options holds the stations of a [Server] and its limits. The stations must all
+// be set; a zero limit takes the default that is named beside it.
+type Options struct {
+	Directory *identity.Directory
+	Catalogue *action.Catalogue
+	Gate      *policy.Gate
+	Log       *audit.Log
+	Vault     *credential.Vault
+	Upstream  *upstream.Client
+	CA        *certs.Authority
+	Metrics   *Metrics
+	Logger    *slog.Logger // operational messages; never about one request's content
+
+	// TunnelUnknown passes hosts that no service names through uninspected, when
+	// policy allows it at CONNECT. They never get a credential.
+	TunnelUnknown bool
+	// TLS serves the listener itself over TLS when set.
+	TLS *tls.Config
+
+	HeadTimeout      time.Duration // first byte to end of a request head: 10 s
+	HandshakeTimeout time.Duration // TLS with the agent: 10 s
+	IdleTimeout      time.Duration // a connection without a request: 10 min
+}
+
+// Server is an intercepting forward proxy. It is safe for concurrent use.
+type Server struct {
+	o        Options
+	names    atomic.Pointer[naming]
+	front    *http.Server // speaks the proxy protocol with agents
+	inner    *http.Server // serves the requests inside tunnels
+	handover *handover    // tunnels on their way from front to inner
+	connect  *goproxy.ProxyHttpServer
+	leaves   *tls.Config
+	taken    takeovers
+}
+
+// New returns a server over the given stations.
+func New(o Options) (*Server, error) {
+	o.HeadTimeout = orDefault(o.HeadTimeout, 10*time.Second)
+	o.HandshakeTimeout = orDefault(o.HandshakeTimeout, 10*time.Second)
+	o.IdleTimeout = orDefault(o.IdleTimeout, 10*time.Minute)
+	s := &Server{o: o, handover: newHandover(), leaves: o.CA.ServerConfig()}
+	if err := s.UseCatalogue(o.Catalogue); err != nil {
+		return nil, err
+	}
+	s.connect = s.connectDoor()
+	quiet := log.New(io.Discard, "", 0)
+	s.front = &http.Server{
+		Handler:           http.HandlerFunc(s.serveFront),
+		ConnContext:       frontContext,
+		ReadHeaderTimeout: o.HeadTimeout,
+		IdleTimeout:       o.IdleTimeout,
+		MaxHeaderBytes:    guard.MaxHead,
+		ErrorLog:          quiet,
+		Protocols:         only(http1),
+	}
+	s.inner = &http.Server{
+		Handler:           http.HandlerFunc(s.serveInner),
+		ConnContext:       innerContext,
+		ReadHeaderTimeout: o.HeadTimeout,
+		IdleTimeout:       o.IdleTimeout,
+		MaxHeaderBytes:    guard.MaxHead,
+		ErrorLog:          quiet,
+		Protocols:         only(http1, http2),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250, MaxReadFrameSize: 64 << 10},
+	}
+	return s, nil
+}
+
+func orDefault(d, standard time.Duration) time.Duration {
+	if d == 0 {
+		return standard
+	}
+	return d
+}
+
+func http1(p *http.Protocols) { p.SetHTTP1(true) }
+func http2(p *http.Protocols) { p.SetHTTP2(true) }
+
+func only(set ...func(*http.Protocols)) *http.Protocols {
+	p := new(http.Protocols)
+	for _, f := range set {
+		f(p)
+	}
+	return p
+}
+
+// UseCatalogue swaps in the catalogue by which requests are named from now on. On
+// an error the one before stays.
+func (s *Server) UseCatalogue(c *action.Catalogue) error {
+	n, err := newNaming(c)
+	if err != nil {
+		return err
+	}
+	s.names.Store(n)
+	return nil
+}
+
+// Serve accepts agents on ln until [Server.Shutdown] or [Server.Close]. It always
+// returns an error, [http.ErrServerClosed] after those.
+func (s *Server) Serve(ln net.Listener) error {
+	inner := make(chan error, 1)
+	go func() { inner <- s.inner.Serve(s.handover) }()
+	if s.o.TLS != nil {
+		ln = tls.NewListener(ln, s.o.TLS)
+	}
+	err := s.front.Serve(guarded{ln})
+	s.handover.Close()
+	<-inner
+	return err
+}
+
+// Shutdown stops accepting, lets exchanges end until ctx is done, then cuts what
+// is left. It returns ctx's error when something had to be cut.
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := errors.Join(s.front.Shutdown(ctx), s.inner.Shutdown(ctx), s.taken.wait(ctx))
+	s.Close()
+	if err != nil {
+		return fmt.Errorf("draining exchanges: %w", err)
+	}
+	return nil
+}
+
+// Close cuts everything at once.
+func (s *Server) Close() {
+	s.front.Close()
+	s.inner.Close()
+	s.taken.cut()
+}
+
+// serve takes one request down the road. Its record is opened on arrival and
+// closed on every path.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, d *door) {
+	x := s.arrive(w, r, d)
+	defer x.close()
+	if err := x.pass(); err != nil {
+		x.refuse(err)
+	}
+}
+
+// pass is the road. The first error ends the journey.
+func (x *exchange) pass() error {
+	if err := x.identify(); err != nil {
+		return err
+	}
+	if err := x.clarify(); err != nil {
+		return err
+	}
+	if err := x.classify(); err != nil {
+		return err
+	}
+	if err := x.present(); err != nil {
+		return err
+	}
+	if err := x.decide(); err != nil {
+		return err
+	}
+	if err := x.commit(); err != nil {
+		return err
+	}
+	if err := x.swap(); err != nil {
+		return err
+	}
+	resp, err := x.forward()
+	if err != nil {
+		return err
+	}
+	return x.reply(resp)
+}

@@ -1,0 +1,219 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"chaperone/audit"
+	"chaperone/credential"
+	"chaperone/policy"
+	"chaperone/policy/action"
+	"chaperone/proxy/identity"
+	"chaperone/proxy/upstream"
+)
+
+var (
+	// errUnclear is wrapped when a request can be read in more than one way.
+	errUnclear = errors.New("not one clear request")
+	// errAuthority is wrapped when a request names another authority than its tunnel.
+	errAuthority = errors.New("wrong authority")
+	// errTrace refuses TRACE.
+	errTrace = errors.New("TRACE is not forwarded")
+	// errNotProxied is a request to the listener itself.
+	errNotProxied = errors.New("not a proxy request")
+	// errBody is wrapped when the agent's body could not be read.
+	errBody = errors.New("reading the request body")
+)
+
+func unclear(what string) error { return fmt.Errorf("%w: %s", errUnclear, what) }
+
+// refusal is how one error is told: to the agent as status, title and hint, and
+// to the record as a code of a fixed vocabulary, so that nothing which came from
+// the agent or the service ends up in the log by way of an error.
+type refusal struct {
+	err    error
+	status int
+	code   string // outcome.error in the record
+	alarm  string // alarm in the record, when it is one
+	title  string
+	hint   string
+}
+
+// refusals is the one table from errors to what is said of them. The first row
+// whose error is wrapped counts.
+var refusals = []refusal{
+	{identity.ErrNoCredentials, 407, "no_proxy_credentials", "", "Proxy credentials are missing", "Start the agent with `chaperone run --agent NAME -- CMD`, or set HTTPS_PROXY from `chaperone session create`."},
+	{identity.ErrHandleAsPassword, 407, "handle_as_password", "handle_theft", "A handle is not a proxy password", "Use the session token as the proxy password, and handles only where the service takes credentials."},
+	{identity.ErrBadCredentials, 407, "bad_proxy_credentials", "", "Proxy credentials are wrong", "Create a new session with `chaperone session create`; user is the agent's name, password is the session token."},
+	{identity.ErrSessionExpired, 407, "session_expired", "", "The session has expired", "Create a new session with `chaperone session create`."},
+	{identity.ErrSessionRevoked, 407, "session_revoked", "", "The session was revoked", "Ask the agent's owner why; then create a new session."},
+	{identity.ErrAgentSuspended, 407, "agent_suspended", "", "The agent is suspended", "Ask the agent's owner; `chaperone agent resume NAME` lifts it."},
+	{identity.ErrAgentRetired, 407, "agent_retired", "", "The agent is retired", "A retired agent does not come back; register another."},
+	{identity.ErrHumanSuspended, 407, "human_suspended", "", "The human's delegations are suspended", "Ask an operator."},
+
+	{errNotProxied, 400, "not_proxied", "", "This is a forward proxy", "Set HTTPS_PROXY and HTTP_PROXY to this address and request the service by its own URL."},
+	{errTrace, 400, "trace", "", "TRACE is not forwarded", "Its answer would repeat the credential."},
+	{errAuthority, 421, "wrong_authority", "wrong_authority", "The request is for another authority than its tunnel", "Open a tunnel to the authority that the request names."},
+	{errBody, 400, "body_unreadable", "", "The request body could not be read", "Send the body as its framing announces it."},
+	{errUnclear, 400, "unclear_request", "", "This is not one clear request", "Send it in the plain form that HTTP/1.1 or HTTP/2 describes."},
+	{action.ErrBodyCredential, 403, "foreign_credential", "foreign_credential", "The body carries a credential", "Leave it out of the body and put the handle where the service takes credentials in the head."},
+	{action.ErrAmbiguous, 400, "unclear_request", "", "This is not one clear request", "Send path and parameters once, without needless encodings."},
+
+	{credential.ErrForeignCredential, 403, "foreign_credential", "foreign_credential", "The credential is not a handle of this session", "Remove it and use the handle that the session was given; ask for one with `chaperone credential add`."},
+	{credential.ErrHandleTheft, 403, "handle_theft", "handle_theft", "The handle belongs to another session", "Use the handles of this session only."},
+	{credential.ErrProxyToken, 403, "proxy_token", "handle_theft", "The session token is no credential", "It belongs into the proxy's address only."},
+	{credential.ErrHandlePlace, 403, "handle_place", "handle_place", "A handle stands where the service takes no credentials", "Put the handle where the service's documentation puts the credential."},
+	{credential.ErrWrongService, 403, "wrong_service", "handle_theft", "The handle is for another service", "Send it to its own service only."},
+	{credential.ErrHandleRevoked, 403, "handle_revoked", "", "The handle was revoked", "Create a new session."},
+	{credential.ErrHandleExpired, 403, "handle_expired", "", "The handle has expired", "Create a new session."},
+	{credential.ErrHandleUnknown, 403, "handle_unknown", "handle_theft", "The handle is not known", "Use the handle as the session was given it, whole."},
+	{credential.ErrAmbiguousCredential, 400, "ambiguous_credential", "", "The request presents more than one credential", "Send exactly one."},
+	{credential.ErrUnavailable, 502, "credential_unavailable", "", "The credential could not be opened", "Ask an operator to look at `chaperone credential show`."},
+
+	{policy.ErrApproval, 403, "approval_required", "", "A person must approve this first", "Ask the agent's owner to approve or to widen the policy."},
+	{policy.ErrDenied, 403, "denied", "", "Denied by policy", "Ask whoever keeps the policy; name the decision id."},
+	{policy.ErrPolicyFailed, 403, "policy_failed", "policy_failed", "The policy could not be evaluated", "Ask whoever keeps the policy; name the decision id."},
+	{policy.ErrNoPolicy, 503, "no_policy", "", "No policy is loaded", "Ask an operator to run `chaperone policy check`."},
+	{policy.ErrNoPermit, 403, "no_permit", "no_permit", "No permit covers this request", "This is a fault of the proxy; report it with the decision id."},
+	{audit.ErrLog, 503, "log_failed", "", "The decision cannot be recorded", "Ask an operator to look at the decision log's disk."},
+
+	{upstream.ErrAddress, 403, "address_refused", "", "The address may not be dialled", "Private and special addresses are refused; an operator can name exceptions in upstream.allow_private."},
+	{upstream.ErrTLS, 502, "upstream_tls", "", "The service's certificate was not accepted", "An operator can add roots in upstream.roots."},
+	{upstream.ErrDial, 502, "upstream_unreachable", "", "The service cannot be reached", "Try again later."},
+	{upstream.ErrTimeout, 504, "upstream_timeout", "", "The service did not answer in time", "Try again later; a write may have happened."},
+	{upstream.ErrSentUnknown, 502, "upstream_lost", "", "The connection to the service was lost", "The request may have been carried out: check before repeating it."},
+	{upstream.ErrProtocol, 502, "upstream_protocol", "", "The service's answer is not HTTP", "Ask an operator."},
+	{upstream.ErrCanceled, 499, "agent_gone", "", "The agent went away", ""},
+	{errAgentGone, 499, "agent_gone", "", "The agent went away", ""},
+	{errServiceCut, 502, "upstream_cut", "", "The service ended its answer early", ""},
+	{context.Canceled, 499, "agent_gone", "", "The agent went away", ""},
+	{context.DeadlineExceeded, 504, "upstream_timeout", "", "The service did not answer in time", "Try again later; a write may have happened."},
+}
+
+// internal is what an error is that no row names.
+var internal = refusal{nil, 502, "internal", "internal", "The request could not be passed on", "This is a fault of the proxy; report it with the decision id."}
+
+func refusalFor(err error) refusal {
+	for _, f := range refusals {
+		if errors.Is(err, f.err) {
+			return f
+		}
+	}
+	return internal
+}
+
+// note puts an error into the record, whether or not the agent can still be told.
+func (x *exchange) note(err error) refusal {
+	f := refusalFor(err)
+	x.rec.Outcome.Error = f.code
+	x.rec.Alarm = f.alarm
+	if x.departed.IsZero() { // refused before it went out
+		x.describe()
+		if len(x.rec.Decision.Reasons) == 0 && x.rec.Decision.Result != policy.Allow {
+			x.rec.Decision.Reasons = []string{f.title + "."}
+		}
+		return f
+	}
+	x.rec.Outcome.Indeterminate = x.mayHaveHappened(err)
+	return f
+}
+
+// mayHaveHappened reports whether a request that ended with err may have been
+// carried out all the same. Safe methods change nothing (RFC 9110 section 9.2.1).
+func (x *exchange) mayHaveHappened(err error) bool {
+	switch x.r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return false
+	}
+	return x.rec.Outcome.Status == 0 && !errors.Is(err, upstream.ErrDial) && !errors.Is(err, upstream.ErrTLS) && !errors.Is(err, upstream.ErrAddress)
+}
+
+// problem is a refusal's body, RFC 9457.
+type problem struct {
+	Type       string   `json:"type"`
+	Title      string   `json:"title"`
+	Status     int      `json:"status"`
+	Detail     string   `json:"detail"`
+	DecisionID string   `json:"decision_id"`
+	Reasons    []string `json:"reasons,omitempty"`
+	Hint       string   `json:"hint,omitempty"`
+}
+
+// refuse tells the agent why its request is not forwarded. The body of the
+// request is left unread: net/http ends the connection where that matters.
+func (x *exchange) refuse(err error) {
+	f := x.note(err)
+	if x.started {
+		return
+	}
+	p := problem{Type: "about:blank", Title: f.title, Status: f.status, DecisionID: x.rec.ID, Reasons: x.answer.Reasons, Hint: f.hint}
+	p.Detail = detail(f, err, x.answer.Reasons)
+	h := x.w.Header()
+	clear(h)
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Chaperone-Decision", "deny; id="+x.rec.ID)
+	if f.status == http.StatusProxyAuthRequired {
+		h.Set("Proxy-Authenticate", `Basic realm="chaperone"`)
+	}
+	if f.status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", "5")
+	}
+	body, merr := json.Marshal(p)
+	if merr != nil {
+		body = []byte("{}")
+	}
+	if x.service != nil {
+		body = inShape(x.service.Refusal, body, f, &p)
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	x.rec.Outcome.Status = f.status
+	x.w.WriteHeader(f.status)
+	x.started = true
+	if x.r.Method != http.MethodHead {
+		n, _ := x.w.Write(body)
+		x.received += int64(n)
+	}
+}
+
+// detail is the sentence that says why: policy's own reasons, what about the
+// request was not clear, or the title. Other errors stay inside.
+func detail(f refusal, err error, reasons []string) string {
+	if len(reasons) > 0 {
+		return reasons[0]
+	}
+	if errors.Is(err, errUnclear) || errors.Is(err, errAuthority) || errors.Is(err, action.ErrAmbiguous) {
+		return err.Error()
+	}
+	return f.title + "."
+}
+
+// inShape adds the members under which the service's own SDK looks for an
+// error's message. RFC 9457 section 3.2 allows them beside the standard ones.
+func inShape(shape string, body []byte, f refusal, p *problem) []byte {
+	message := p.Detail
+	if p.Hint != "" {
+		message += " " + p.Hint
+	}
+	message += " (chaperone decision " + p.DecisionID + ")"
+	var extra any
+	switch shape {
+	case "github":
+		extra = map[string]string{"message": message}
+	case "slack":
+		extra = map[string]any{"ok": false, "error": f.code, "message": message}
+	case "stripe", "openai", "anthropic", "google":
+		extra = map[string]any{"error": map[string]any{"type": "permission_error", "code": f.code, "message": message}}
+	default:
+		return body
+	}
+	more, err := json.Marshal(extra)
+	if err != nil {
+		return body
+	}
+	return append(append(body[:len(body)-1], ','), more[1:]...)
+}

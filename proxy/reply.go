@@ -1,0 +1,275 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"chaperone/proxy/guard"
+)
+
+// countingReader passes a body on and counts it. It is read by the goroutine
+// that sends and asked by the one that closes the record.
+type countingReader struct {
+	r   io.Reader
+	n   atomic.Int64
+	end func() // called once at EOF
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	if err == io.EOF && c.end != nil {
+		c.end()
+		c.end = nil
+	}
+	return n, err
+}
+
+// informational passes an interim answer on. 100 is net/http's to send: it does
+// so when the body is first read, which the service's own 100 sets off.
+func (x *exchange) informational(code int, h http.Header) error {
+	if code == http.StatusContinue || x.out.Upgrade {
+		return nil
+	}
+	dst := x.w.Header()
+	stripAnswer(h)
+	for k, v := range h {
+		dst[guard.Canonical(k)] = v
+	}
+	x.w.WriteHeader(code)
+	clear(dst)
+	return nil
+}
+
+// reply passes the service's answer on to the agent as it comes.
+func (x *exchange) reply(resp *http.Response) error {
+	defer resp.Body.Close()
+	x.rec.Outcome.Status = resp.StatusCode
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return x.switchProtocols(resp)
+	}
+	x.answerHead(resp)
+	err := x.answerBody(resp)
+	if err != nil {
+		x.note(err)
+		panic(http.ErrAbortHandler) // the agent must not take half an answer for a whole one
+	}
+	for name, values := range resp.Trailer {
+		if httpguts.ValidTrailerHeader(name) {
+			x.w.Header()[http.TrailerPrefix+name] = values
+		}
+	}
+	return nil
+}
+
+func (x *exchange) answerHead(resp *http.Response) {
+	stripAnswer(resp.Header)
+	h := x.w.Header()
+	for k, v := range resp.Header {
+		h[answerName(k)] = v
+	}
+	// net/http would add these of its own accord; the agent gets what the service said.
+	for _, name := range [...]string{"Date", "Content-Type"} {
+		if _, ok := h[name]; !ok {
+			h[name] = nil
+		}
+	}
+	delete(h, "Content-Length")
+	if resp.ContentLength >= 0 && resp.StatusCode != http.StatusNoContent && (resp.ContentLength > 0 || !bodiless(x.r.Method, resp.StatusCode)) {
+		h["Content-Length"] = []string{strconv.FormatInt(resp.ContentLength, 10)}
+	}
+	h["Chaperone-Decision"] = []string{"allow; id=" + x.rec.ID}
+	for name := range resp.Trailer {
+		if httpguts.ValidTrailerHeader(name) {
+			h.Add("Trailer", name)
+		}
+	}
+	if len(resp.Trailer) > 0 {
+		delete(h, "Content-Length")
+	}
+	x.w.WriteHeader(resp.StatusCode)
+	x.started = true
+	x.replied = time.Now()
+}
+
+// bodiless reports whether an answer has no body whatever its fields say (RFC
+// 9112 section 6.3).
+func bodiless(method string, status int) bool {
+	return method == http.MethodHead || status == http.StatusNotModified
+}
+
+// answerName is the key under which net/http's server looks for the fields that
+// it has a hand in; all others keep the service's spelling.
+func answerName(k string) string {
+	switch len(k) {
+	case len("Date"), len("Content-Type"), len("Content-Length"), len("Connection"):
+		switch c := guard.Canonical(k); c {
+		case "Date", "Content-Type", "Content-Length", "Connection", "Set-Cookie":
+			return c
+		}
+	}
+	return k
+}
+
+// stripAnswer removes the fields that end at this hop, and Alt-Svc, which would
+// lead the agent past the proxy.
+func stripAnswer(h http.Header) {
+	for name, values := range h {
+		switch guard.Canonical(name) {
+		case "Connection":
+			removeNominated(h, values)
+			delete(h, name)
+		case "Keep-Alive", "Transfer-Encoding", "Trailer", "Upgrade", "Te", "Alt-Svc", "Chaperone-Decision",
+			"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Proxy-Authentication-Info":
+			delete(h, name)
+		}
+	}
+}
+
+// removeNominated deletes the fields that Connection names.
+func removeNominated(h http.Header, values []string) {
+	for _, v := range values {
+		for name := range strings.SplitSeq(v, ",") {
+			name = strings.TrimSpace(name)
+			if !strings.EqualFold(name, "close") && !strings.EqualFold(name, "keep-alive") {
+				remove(h, name)
+			}
+		}
+	}
+}
+
+// remove deletes a field however it is spelled.
+func remove(h http.Header, name string) {
+	for k := range h {
+		if strings.EqualFold(k, name) {
+			delete(h, k)
+		}
+	}
+}
+
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+var (
+	errServiceCut = errors.New("service ended its answer early")
+	errAgentGone  = errors.New("agent went away")
+)
+
+// answerBody copies the body. What has come is sent on when nothing more is at
+// hand, so that events, lines and slow downloads arrive as they are made.
+func (x *exchange) answerBody(resp *http.Response) error {
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	left := resp.ContentLength // negative: unknown
+	for {
+		n, err := resp.Body.Read(*buf)
+		if n > 0 {
+			if _, werr := x.w.Write((*buf)[:n]); werr != nil {
+				return errAgentGone
+			}
+			x.received += int64(n)
+			left -= int64(n)
+			if err == nil && left != 0 && n < len(*buf) {
+				x.flush()
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return x.cause(err)
+		}
+	}
+}
+
+// cause tells apart who ended an exchange.
+func (x *exchange) cause(err error) error {
+	if x.caller.Live() != nil {
+		return x.caller.Live()
+	}
+	if x.r.Context().Err() != nil {
+		return errAgentGone
+	}
+	return errors.Join(errServiceCut, err)
+}
+
+func (x *exchange) flush() {
+	if f, ok := x.w.(http.Flusher); ok {
+		f.Flush()
+	}
+}
+
+// switchProtocols joins agent and service after a WebSocket handshake.
+func (x *exchange) switchProtocols(resp *http.Response) error {
+	service, ok := resp.Body.(io.ReadWriteCloser)
+	if !ok {
+		return errServiceCut
+	}
+	conn, rw, err := http.NewResponseController(x.w).Hijack()
+	if err != nil {
+		return errAgentGone
+	}
+	defer conn.Close()
+	x.started = true
+	defer x.s.taken.add(conn)()
+	stripAnswer(resp.Header)
+	resp.Header["Connection"] = []string{"Upgrade"}
+	resp.Header["Upgrade"] = []string{"websocket"}
+	resp.Header["Chaperone-Decision"] = []string{"allow; id=" + x.rec.ID}
+	rw.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	resp.Header.Write(rw)
+	rw.WriteString("\r\n")
+	if err := rw.Flush(); err != nil {
+		return errAgentGone
+	}
+	x.replied = time.Now()
+	agent := conn
+	if g, ok := conn.(*guard.Conn); ok {
+		agent = g.Release()
+	}
+	out, in := splice(agent, service)
+	x.received += out
+	x.sent.n.Add(in)
+	if err := x.caller.Live(); err != nil {
+		x.note(err)
+	}
+	return nil
+}
+
+// splice copies both ways until either side ends, and returns the bytes that
+// went to a and to b. An orderly end of one direction is passed on before.
+func splice(a net.Conn, b io.ReadWriteCloser) (toA, toB int64) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		toB, _ = io.Copy(struct{ io.Writer }{b}, a)
+		closeWrite(b)
+	}()
+	toA, _ = io.Copy(struct{ io.Writer }{a}, b)
+	closeWrite(a)
+	a.SetReadDeadline(time.Now().Add(lingering))
+	<-done
+	b.Close()
+	return toA, toB
+}
+
+// lingering is how long one direction may go on after the other has ended.
+const lingering = 10 * time.Second
+
+func closeWrite(c any) {
+	if h, ok := c.(interface{ CloseWrite() error }); ok {
+		h.CloseWrite()
+		return
+	}
+	if cl, ok := c.(io.Closer); ok {
+		cl.Close()
+	}
+}
