@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -58,6 +57,7 @@ type Engine struct {
 	txn      storage.Transaction // one read transaction for good: the store never changes
 	grants   *grants
 	reads    reads
+	memory   *memory // nil: nothing may be remembered
 }
 
 var _ policy.Engine = (*Engine)(nil)
@@ -104,6 +104,9 @@ func (e *Engine) prepare(data map[string]any) error {
 		return err
 	}
 	e.reads = readsOf(refs)
+	if e.reads.memorable() && repeatable(e.compiler.Modules) {
+		e.memory = newMemory()
+	}
 	e.store = inmem.NewFromObjectWithOpts(data, inmem.OptReturnASTValuesOnRead(true), inmem.OptRoundTripOnWrite(false))
 	e.txn, err = e.store.NewTransaction(context.Background())
 	return err
@@ -116,8 +119,29 @@ func (e *Engine) Revision() string { return e.revision }
 // ReadsBody implements [policy.Engine].
 func (e *Engine) ReadsBody() bool { return e.reads.body }
 
-// Eval implements [policy.Engine].
+// Eval implements [policy.Engine]. An answer that was given before to a question that
+// differs in nothing that the policy reads is given again.
 func (e *Engine) Eval(ctx context.Context, q *policy.Question) (policy.Answer, error) {
+	if e.memory == nil {
+		return e.evaluate(ctx, q)
+	}
+	var space [maxKeySize]byte
+	k := e.reads.key(space[:0], q)
+	if len(k) > maxKeySize {
+		return e.evaluate(ctx, q)
+	}
+	if a, ok := e.memory.recall(k); ok {
+		return a, nil
+	}
+	a, err := e.evaluate(ctx, q)
+	if err == nil {
+		e.memory.keep(k, a)
+	}
+	return a, err
+}
+
+// evaluate puts q to OPA.
+func (e *Engine) evaluate(ctx context.Context, q *policy.Question) (policy.Answer, error) {
 	v, err := e.eval(ctx, ast.NewTerm(e.input(q)), nil)
 	if err != nil {
 		return policy.Answer{}, err
@@ -237,41 +261,6 @@ func reasons(v ast.Value) ([]string, error) {
 		out = append(out, string(s))
 	})
 	return out, err
-}
-
-// reads says which parts of the input a policy refers to, so that the others need
-// not be made.
-type reads struct{ query, headers, body, path, resource, chain, scope, actions, grants, labels bool }
-
-func readsOf(refs []ast.Ref) reads {
-	var r reads
-	for _, ref := range refs {
-		if !ref.HasPrefix(ast.InputRootRef) {
-			continue
-		}
-		all := len(ref) == 1
-		top := all || !ref[1].IsGround()
-		name, sub := "", ""
-		if !top {
-			name = strings.Trim(ref[1].String(), `"`)
-			if len(ref) > 2 && ref[2].IsGround() {
-				sub = strings.Trim(ref[2].String(), `"`)
-			}
-		}
-		for _, part := range [...]struct {
-			flag      *bool
-			name, sub string
-		}{
-			{&r.query, "request", "query"}, {&r.headers, "request", "headers"}, {&r.body, "request", "body"}, {&r.path, "request", "path"},
-			{&r.resource, "resource", ""}, {&r.chain, "session", "chain"}, {&r.scope, "session", "scope"}, {&r.actions, "actions", ""},
-			{&r.grants, "grants", ""}, {&r.labels, "agent", "labels"},
-		} {
-			if top || part.name == name && (part.sub == "" || sub == "" || part.sub == sub) {
-				*part.flag = true
-			}
-		}
-	}
-	return r
 }
 
 // revision is over everything that was read.

@@ -11,26 +11,24 @@ import (
 
 // The input's keys, made once.
 var (
-	kAgent, kInstance, kHuman, kSession     = key("agent"), key("instance"), key("human"), key("session")
-	kAction, kResource, kResourceKeys       = key("action"), key("resource"), key("resource_keys")
-	kActions, kRequest, kCredential, kPhase = key("actions"), key("request"), key("credential"), key("phase")
-	kTime, kGrants                          = key("time"), key("grants")
-	kID, kOwner, kLabels, kSub, kIss        = key("id"), key("owner"), key("labels"), key("sub"), key("iss")
-	kEmail, kGroups, kPurpose, kScope       = key("email"), key("groups"), key("purpose"), key("scope")
-	kCreated, kExpires, kParent, kChain     = key("created"), key("expires"), key("parent"), key("chain")
-	kResources, kService, kOperation        = key("resources"), key("service"), key("operation")
-	kAccess, kKnown, kKeys, kType           = key("access"), key("known"), key("keys"), key("type")
-	kMethod, kScheme, kHost, kPort, kPath   = key("method"), key("scheme"), key("host"), key("port"), key("path")
-	kQuery, kHeaders, kBody, kBodyState     = key("query"), key("headers"), key("body"), key("body_state")
-	kKind                                   = key("kind")
+	kAgent, kInstance, kHuman, kSession     = text("agent"), text("instance"), text("human"), text("session")
+	kAction, kResource, kResourceKeys       = text("action"), text("resource"), text("resource_keys")
+	kActions, kRequest, kCredential, kPhase = text("actions"), text("request"), text("credential"), text("phase")
+	kTime, kGrants                          = text("time"), text("grants")
+	kID, kOwner, kLabels, kSub, kIss        = text("id"), text("owner"), text("labels"), text("sub"), text("iss")
+	kEmail, kGroups, kPurpose, kScope       = text("email"), text("groups"), text("purpose"), text("scope")
+	kCreated, kExpires, kParent, kChain     = text("created"), text("expires"), text("parent"), text("chain")
+	kResources, kService, kOperation        = text("resources"), text("service"), text("operation")
+	kAccess, kKnown, kKeys, kType           = text("access"), text("known"), text("keys"), text("type")
+	kMethod, kScheme, kHost, kPort, kPath   = text("method"), text("scheme"), text("host"), text("port"), text("path")
+	kQuery, kHeaders, kBody, kBodyState     = text("query"), text("headers"), text("body"), text("body_state")
+	kKind                                   = text("kind")
 
 	null        = ast.NullTerm()
 	emptyArray  = ast.ArrayTerm()
 	emptyObject = ast.ObjectTerm()
 	hidden      = ast.ArrayTerm(ast.StringTerm("[credential]"))
 )
-
-func key(s string) *ast.Term { return ast.StringTerm(s) }
 
 func text(s string) *ast.Term { return ast.StringTerm(s) }
 
@@ -77,6 +75,19 @@ func (e *Engine) input(q *policy.Question) ast.Value {
 		}
 	}
 	resource, actions, grants := emptyObject, emptyArray, null
+	instance, credential, phase, now := null, null, null, null
+	if e.reads.instance {
+		instance = text(q.Instance)
+	}
+	if e.reads.credential {
+		credential = credentialTerm(q.Credential)
+	}
+	if e.reads.phase {
+		phase = text(string(q.Phase))
+	}
+	if e.reads.time {
+		now = number(q.Time)
+	}
 	if e.reads.resource {
 		resource = resourceTerm(&q.Resource)
 	}
@@ -87,13 +98,13 @@ func (e *Engine) input(q *policy.Question) ast.Value {
 		grants = e.grants.term(q)
 	}
 	return ast.NewObject(
-		pair{kAgent, e.agentTerm(&q.Agent)}, pair{kInstance, text(q.Instance)}, pair{kHuman, humanTerm(q.Human)}, pair{kSession, e.sessionTerm(q.Session)},
+		pair{kAgent, e.agentTerm(&q.Agent)}, pair{kInstance, instance}, pair{kHuman, humanTerm(q.Human)}, pair{kSession, e.sessionTerm(q.Session)},
 		pair{kAction, actionTerm(&q.Action, nil)}, pair{kResource, resource}, pair{kResourceKeys, list(q.Resource.Keys)}, pair{kActions, actions},
 		pair{kRequest, ast.ObjectTerm(
 			pair{kMethod, text(request.Method)}, pair{kScheme, text(request.Scheme)}, pair{kHost, text(request.Host)}, pair{kPort, number(int64(request.Port))},
 			pair{kPath, path}, pair{kQuery, query}, pair{kHeaders, headers}, pair{kBody, body}, pair{kBodyState, text(string(request.BodyState))},
 		)},
-		pair{kCredential, credentialTerm(q.Credential)}, pair{kPhase, text(string(q.Phase))}, pair{kTime, number(q.Time)}, pair{kGrants, grants},
+		pair{kCredential, credential}, pair{kPhase, phase}, pair{kTime, now}, pair{kGrants, grants},
 	)
 }
 
@@ -128,7 +139,7 @@ func (e *Engine) sessionTerm(s *policy.Session) *ast.Term {
 			if x.Resources != nil {
 				resources = list(x.Resources)
 			}
-			terms[i] = ast.ObjectTerm(pair{key("actions"), list(x.Actions)}, pair{kResources, resources})
+			terms[i] = ast.ObjectTerm(pair{text("actions"), list(x.Actions)}, pair{kResources, resources})
 		}
 		scope = ast.ArrayTerm(terms...)
 	}
@@ -138,6 +149,9 @@ func (e *Engine) sessionTerm(s *policy.Session) *ast.Term {
 			terms[i] = ast.ObjectTerm(pair{kSession, text(l.Session)}, pair{kAgent, text(l.Agent)}, pair{kInstance, text(l.Instance)})
 		}
 		chain = ast.ArrayTerm(terms...)
+	}
+	if !e.reads.session {
+		return ast.ObjectTerm(pair{kScope, scope}, pair{kChain, chain})
 	}
 	return ast.ObjectTerm(pair{kID, text(s.ID)}, pair{kPurpose, maybe(s.Purpose)}, pair{kScope, scope}, pair{kCreated, number(s.Created)},
 		pair{kExpires, number(s.Expires)}, pair{kParent, maybe(s.Parent)}, pair{kChain, chain})

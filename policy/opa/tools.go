@@ -98,7 +98,7 @@ type Explanation struct {
 // the way.
 func (e *Engine) Explain(ctx context.Context, q *policy.Question) (Explanation, error) {
 	all := *e
-	all.reads = reads{true, true, true, true, true, true, true, true, true, true}
+	all.reads = readsAll
 	return all.explain(ctx, ast.NewTerm(all.input(q)))
 }
 

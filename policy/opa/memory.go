@@ -1,0 +1,183 @@
+package opa
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"maps"
+	"slices"
+	"sync"
+
+	"chaperone/policy"
+)
+
+// Bounds of a memory: 64 shards of 256 answers, under keys of at most 1 KiB.
+const (
+	shards     = 64
+	shardSize  = 256
+	maxKeySize = 1024
+)
+
+// memory keeps answers of one engine under all of the input that its policy
+// reads. Policy and data never change in an engine, and functions that depend on
+// anything else turn the memory off, so that a remembered answer is the one that
+// would be given again. The key is kept whole: no two questions share one.
+type memory struct {
+	seed   maphash.Seed
+	shards [shards]shard
+}
+
+type shard struct {
+	mu      sync.RWMutex
+	answers map[string]policy.Answer
+}
+
+func newMemory() *memory {
+	m := &memory{seed: maphash.MakeSeed()}
+	for i := range m.shards {
+		m.shards[i].answers = map[string]policy.Answer{}
+	}
+	return m
+}
+
+func (m *memory) shard(key []byte) *shard {
+	return &m.shards[maphash.Bytes(m.seed, key)%shards]
+}
+
+// recall returns a copy that its caller may change.
+func (m *memory) recall(key []byte) (policy.Answer, bool) {
+	s := m.shard(key)
+	s.mu.RLock()
+	a, ok := s.answers[string(key)]
+	s.mu.RUnlock()
+	if a.Obligations != nil {
+		a.Obligations = maps.Clone(a.Obligations)
+	}
+	return a, ok
+}
+
+// keep remembers an answer; of a full shard any one is forgotten.
+func (m *memory) keep(key []byte, a policy.Answer) {
+	a.Reasons = slices.Clip(a.Reasons) // appending copies
+	if a.Obligations != nil {
+		a.Obligations = maps.Clone(a.Obligations)
+	}
+	s := m.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.answers) >= shardSize {
+		for old := range s.answers {
+			delete(s.answers, old)
+			break
+		}
+	}
+	s.answers[string(key)] = a
+}
+
+// key is a writer of what an answer depends on. Texts and lists carry their
+// length, so that no two inputs run together.
+type key []byte
+
+func (k key) text(s string) key {
+	return append(binary.AppendUvarint(k, uint64(len(s))), s...)
+}
+
+func (k key) number(n int64) key { return binary.AppendVarint(k, n) }
+
+func (k key) flag(b bool) key {
+	if b {
+		return append(k, 1)
+	}
+	return append(k, 0)
+}
+
+func (k key) list(ss []string) key {
+	k = k.number(int64(len(ss)))
+	for _, s := range ss {
+		k = k.text(s)
+	}
+	return k
+}
+
+// memorable reports whether answers may be kept. Headers, query and body are
+// left out: they seldom repeat, and they may hold what must not stay in memory.
+func (r *reads) memorable() bool { return !r.headers && !r.query && !r.body }
+
+// key appends all that [Engine.input] puts into the input.
+func (r *reads) key(k key, q *policy.Question) key {
+	k = k.text(q.Agent.ID).text(q.Agent.Owner)
+	if r.labels {
+		k = k.number(int64(len(q.Agent.Labels)))
+		for _, name := range slices.Sorted(maps.Keys(q.Agent.Labels)) {
+			k = k.text(name).text(q.Agent.Labels[name])
+		}
+	}
+	if r.instance {
+		k = k.text(q.Instance)
+	}
+	k = k.flag(q.Human != nil)
+	if h := q.Human; h != nil {
+		k = k.text(h.Sub).text(h.Iss).text(h.Email).list(h.Groups)
+	}
+	k = r.delegation(k, q.Session).action(&q.Action).list(q.Resource.Keys)
+	if r.resource {
+		k = k.resource(&q.Resource)
+	}
+	if r.actions {
+		k = k.number(int64(len(q.Actions)))
+		for i := range q.Actions {
+			k = k.action(&q.Actions[i].Action).resource(&q.Actions[i].Resource)
+		}
+	}
+	k = k.text(q.Request.Method).text(q.Request.Scheme).text(q.Request.Host).number(int64(q.Request.Port)).text(string(q.Request.BodyState))
+	if r.path {
+		k = k.text(q.Request.Path)
+	}
+	if r.credential {
+		k = k.flag(q.Credential != nil)
+		if c := q.Credential; c != nil {
+			k = k.text(c.ID).text(c.Owner).text(c.Kind).text(c.Service)
+		}
+	}
+	if r.phase {
+		k = k.text(string(q.Phase))
+	}
+	if r.time {
+		k = k.number(q.Time)
+	}
+	return k
+}
+
+func (k key) action(a *policy.Action) key {
+	return k.text(a.ID).text(a.Service).text(a.Operation).text(string(a.Access)).flag(a.Known).list(a.Keys)
+}
+
+func (k key) resource(r *policy.Resource) key {
+	k = k.text(r.Type).text(r.ID).number(int64(len(r.Params)))
+	for _, p := range r.Params {
+		k = k.text(p.Name).text(p.Value)
+	}
+	return k
+}
+
+func (r *reads) delegation(k key, s *policy.Session) key {
+	k = k.flag(s != nil)
+	if s == nil {
+		return k
+	}
+	if r.session {
+		k = k.text(s.ID).text(s.Purpose).number(s.Created).number(s.Expires).text(s.Parent)
+	}
+	if r.scope {
+		k = k.flag(s.Scope != nil).number(int64(len(s.Scope)))
+		for _, x := range s.Scope {
+			k = k.list(x.Actions).flag(x.Resources != nil).list(x.Resources)
+		}
+	}
+	if r.chain {
+		k = k.number(int64(len(s.Chain)))
+		for _, l := range s.Chain {
+			k = k.text(l.Session).text(l.Agent).text(l.Instance)
+		}
+	}
+	return k
+}
