@@ -47,6 +47,7 @@ _agent_may if {
 
 _agent_may if {
 	input.action.known
+	input.grants.agent.ask != {}
 	_covers(input.grants.agent.ask)
 }
 
@@ -69,6 +70,7 @@ _human_may if {
 _human_may if {
 	input.human != null
 	input.action.known
+	input.grants.human.ask != {}
 	_covers(input.grants.human.ask)
 }
 
@@ -83,18 +85,22 @@ _session_may if input.session.scope == null
 _session_may if _in_scope
 
 _prohibitions contains sprintf("%s is forbidden to do %s.", [_who, _what]) if {
+	input.grants.agent.deny != {}
 	_covers(input.grants.agent.deny)
 }
 
 _prohibitions contains sprintf("%s may never be done for %s.", [_what, _whom]) if {
+	input.grants.human.deny != {}
 	_covers(input.grants.human.deny)
 }
 
 _questions contains sprintf("%s needs approval when %s asks for it.", [_what, _who]) if {
+	input.grants.agent.ask != {}
 	_covers(input.grants.agent.ask)
 }
 
 _questions contains sprintf("%s needs approval when it is done for %s.", [_what, _whom]) if {
+	input.grants.human.ask != {}
 	_covers(input.grants.human.ask)
 }
 
@@ -146,12 +152,35 @@ _scope_reaches(scope) if {
 	resource in scope.resources
 }
 
-# _raw holds where a raw grant reaches the request by host, method and path.
+# _raw holds where a raw grant reaches the request by host, method and path. A
+# path that a server might read in another way is reached by none.
 _raw(grants) if {
 	some grant in grants
 	grant.hosts[input.request.host]
 	grant.methods[input.request.method]
-	startswith(_path, grant.path_prefix)
+	_beneath(grant.path_prefix)
+	not _odd_path
+}
+
+# _beneath holds for whole segments: /api reaches /api and /api/x, not /apiary.
+_beneath(prefix) if _path == prefix
+
+_beneath(prefix) if startswith(_path, sprintf("%s/", [prefix]))
+
+_beneath(prefix) if {
+	endswith(prefix, "/")
+	startswith(_path, prefix)
+}
+
+_odd_path if {
+	some segment in input.request.path
+	segment in {".", ".."}
+}
+
+_odd_path if {
+	some segment in input.request.path
+	some mark in ["/", "\\", ";", "%"]
+	contains(segment, mark)
 }
 
 _path := sprintf("/%s", [concat("/", input.request.path)])

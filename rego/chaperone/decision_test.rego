@@ -137,3 +137,25 @@ test_raw_grant if {
 	only_agent := chaperone.decision with input as json.patch(both, [{"op": "replace", "path": "/grants/human/raw", "value": []}])
 	only_agent.result == "deny"
 }
+
+_raw_path(path) := d.result if {
+	d := chaperone.decision with input as json.patch(_unknown, [
+		{"op": "replace", "path": "/grants/agent/raw", "value": [{"hosts": {"api.github.com": true}, "methods": {"POST": true}, "path_prefix": "/repos"}]},
+		{"op": "replace", "path": "/grants/human/raw", "value": _raw},
+		{"op": "replace", "path": "/request/path", "value": path},
+	])
+}
+
+test_raw_grant_reaches_whole_segments if {
+	_raw_path(["repos", "acme", "x"]) == "allow"
+	_raw_path(["repositories", "acme", "x"]) == "deny"
+}
+
+test_raw_grant_reaches_no_odd_path if {
+	_raw_path(["repos", "acme", ".."]) == "deny"
+	_raw_path(["repos", "acme", ".", "x"]) == "deny"
+	_raw_path(["repos", "acme", "../../x"]) == "deny"
+	_raw_path(["repos", "acme", "..\\x"]) == "deny"
+	_raw_path(["repos", "acme", "..;", "x"]) == "deny"
+	_raw_path(["repos", "acme", "%2e%2e", "x"]) == "deny"
+}
