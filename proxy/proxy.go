@@ -81,7 +81,7 @@ func New(o Options) (*Server, error) {
 		IdleTimeout:       o.IdleTimeout,
 		MaxHeaderBytes:    guard.MaxHead,
 		ErrorLog:          quiet,
-		Protocols:         only(http1),
+		Protocols:         only(speakHTTP1),
 	}
 	s.inner = &http.Server{
 		Handler:           http.HandlerFunc(s.serveInner),
@@ -90,7 +90,7 @@ func New(o Options) (*Server, error) {
 		IdleTimeout:       o.IdleTimeout,
 		MaxHeaderBytes:    guard.MaxHead,
 		ErrorLog:          quiet,
-		Protocols:         only(http1, http2),
+		Protocols:         only(speakHTTP1, speakHTTP2),
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250, MaxReadFrameSize: 64 << 10},
 	}
 	return s, nil
@@ -103,8 +103,8 @@ func orDefault(d, standard time.Duration) time.Duration {
 	return d
 }
 
-func http1(p *http.Protocols) { p.SetHTTP1(true) }
-func http2(p *http.Protocols) { p.SetHTTP2(true) }
+func speakHTTP1(p *http.Protocols) { p.SetHTTP1(true) }
+func speakHTTP2(p *http.Protocols) { p.SetHTTP2(true) }
 
 func only(set ...func(*http.Protocols)) *http.Protocols {
 	p := new(http.Protocols)
@@ -169,6 +169,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, d *door) {
 
 // pass is the road. The first error ends the journey.
 func (x *exchange) pass() error {
+	if x.head.Fault != "" {
+		return unclear(x.head.Fault)
+	}
 	if err := x.identify(); err != nil {
 		return err
 	}

@@ -14,9 +14,6 @@ import (
 // clarify makes sure that there is exactly one way to read the request, fills in
 // what it asks for, and removes what ends at this hop.
 func (x *exchange) clarify() error {
-	if x.head.Fault != "" {
-		return unclear(x.head.Fault)
-	}
 	switch x.r.Method {
 	case http.MethodConnect:
 		return unclear("CONNECT inside a tunnel")

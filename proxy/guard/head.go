@@ -115,7 +115,7 @@ func (m *message) requestLine(line []byte) string {
 	default:
 		return faultVersion
 	}
-	if !all(target, visible) || bytes.IndexByte(target, '#') >= 0 {
+	if !all(target, visible) || bytes.IndexByte(target, '#') >= 0 || !readable(target) {
 		return faultTarget
 	}
 	m.connect = string(method) == "CONNECT"
@@ -149,6 +149,9 @@ func (m *message) framing(name, value []byte) string {
 	case 4:
 		if equal(name, "host") {
 			m.hosts++
+			if !all(value, hostByte) {
+				return faultHost
+			}
 		}
 	case 6:
 		if equal(name, "expect") && !equal(value, "100-continue") {
@@ -234,6 +237,38 @@ func all(b []byte, class func(byte) bool) bool {
 		}
 	}
 	return true
+}
+
+// readable reports whether net/http can take a request target apart: it answers
+// what it cannot by itself, and no record would be made. Who is meant is judged
+// later.
+func readable(target []byte) bool {
+	if _, rest, ok := bytes.Cut(target, []byte("://")); ok && target[0] != '/' {
+		end := bytes.IndexAny(rest, "/?")
+		if end < 0 {
+			end = len(rest)
+		}
+		if !all(rest[:end], hostByte) {
+			return false
+		}
+		target = rest[end:]
+	}
+	path, _, _ := bytes.Cut(target, []byte("?"))
+	for i := 0; i < len(path); i++ {
+		if path[i] == '%' && (i+2 >= len(path) || !hexadecimal(path[i+1]) || !hexadecimal(path[i+2])) {
+			return false
+		}
+	}
+	return true
+}
+
+func hexadecimal(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+// hostByte is what host and port are written in.
+func hostByte(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte(".-_:[]", c) >= 0 && c != 0
 }
 
 // token is tchar of RFC 9110 section 5.6.2.
