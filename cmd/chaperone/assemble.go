@@ -1,0 +1,394 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"chaperone/audit"
+	"chaperone/certs"
+	"chaperone/cmd/chaperone/admin"
+	"chaperone/cmd/chaperone/problem"
+	"chaperone/cmd/chaperone/settings"
+	"chaperone/credential"
+	"chaperone/policy"
+	"chaperone/policy/action"
+	"chaperone/policy/opa"
+	"chaperone/proxy"
+	"chaperone/proxy/identity"
+	"chaperone/proxy/upstream"
+	"chaperone/rego"
+	"chaperone/store/bolt"
+)
+
+// road is the whole proxy, built and not yet listening.
+type road struct {
+	s      *settings.Settings
+	logger *slog.Logger
+
+	kv        *bolt.Store
+	vault     *credential.Vault
+	directory *identity.Directory
+	ca        *certs.Authority
+	log       *audit.Log
+	gate      *policy.Gate
+	upstream  *upstream.Client
+	metrics   *proxy.Metrics
+	server    *proxy.Server
+
+	catalogue atomic.Pointer[action.Catalogue]
+	ready     atomic.Bool
+	started   time.Time
+	listening atomic.Pointer[[]netip.AddrPort]
+	address   string
+
+	reloading sync.Mutex
+	reloaded  atomic.Pointer[string] // the error of the last reload
+}
+
+// assemble opens everything that the road needs, and nothing that listens. Where
+// something fails, all that was opened is closed again.
+func assemble(ctx context.Context, s *settings.Settings, logger *slog.Logger) (_ *road, err error) {
+	r := &road{s: s, logger: logger, gate: new(policy.Gate), metrics: proxy.NewMetrics(), started: time.Now()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.close())
+		}
+	}()
+	engine, err := loadPolicy(s)
+	if err != nil {
+		return nil, err
+	}
+	r.gate.Use(engine)
+	catalogue, err := loadCatalogue(s)
+	if err != nil {
+		return nil, err
+	}
+	r.catalogue.Store(catalogue)
+	if err := r.openState(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.openUpstream(); err != nil {
+		return nil, err
+	}
+	listener, err := r.listenerTLS()
+	if err != nil {
+		return nil, err
+	}
+	r.server, err = proxy.New(proxy.Options{
+		Directory: r.directory, Catalogue: catalogue, Gate: r.gate, Log: r.log, Vault: r.vault, Upstream: r.upstream, CA: r.ca,
+		Metrics: r.metrics, Logger: logger, TunnelUnknown: s.UnknownHosts == settings.TunnelUnknown, TLS: listener,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("building proxy: %w", err)
+	}
+	return r, nil
+}
+
+// close closes what was opened, in the opposite order.
+func (r *road) close() error {
+	var errs error
+	if r.upstream != nil {
+		r.upstream.Close()
+	}
+	if r.directory != nil {
+		r.directory.Close()
+	}
+	if r.log != nil {
+		errs = errors.Join(errs, r.log.Close())
+	}
+	if r.kv != nil {
+		errs = errors.Join(errs, r.kv.Close())
+	}
+	return errs
+}
+
+// openState opens what lies in the state directory, which it makes.
+func (r *road) openState(ctx context.Context) error {
+	for _, dir := range []string{r.s.State, filepath.Dir(r.s.Log.Path), filepath.Dir(r.s.Admin)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("making state directory: %w", err)
+		}
+	}
+	var err error
+	if r.kv, err = bolt.Open(filepath.Join(r.s.State, "chaperone.db"), bolt.Options{}); err != nil {
+		return fmt.Errorf("opening store: %w", err)
+	}
+	key, err := installationKey(ctx, r.s)
+	if err != nil {
+		return err
+	}
+	if r.vault, err = credential.Open(ctx, r.kv, key); err != nil {
+		return err
+	}
+	prefix := func(service string) string {
+		if s := r.catalogue.Load().Service(service); s != nil {
+			return s.Handle
+		}
+		return ""
+	}
+	if r.directory, err = identity.Open(ctx, identity.Options{Store: r.kv, Vault: r.vault, Prefix: prefix}); err != nil {
+		return err
+	}
+	if r.ca, err = openCA(r.s); err != nil {
+		return fmt.Errorf("opening certificate authority: %w", err)
+	}
+	if err := writeTrust(r.ca, trustDir(r.s)); err != nil {
+		return fmt.Errorf("writing trust files: %w", err)
+	}
+	l := r.s.Log
+	r.log, err = audit.Open(audit.Options{
+		Path: l.Path, Sync: l.Sync, MaxSize: l.MaxSize, MaxAge: l.MaxAge, Keep: l.Keep,
+		Notice: func(message string) { r.logger.Warn("decision log", "notice", message) },
+	})
+	if err != nil {
+		return fmt.Errorf("opening decision log: %w", err)
+	}
+	return nil
+}
+
+func (r *road) openUpstream() error {
+	u := r.s.Upstream
+	o := upstream.Options{AllowPrivate: u.AllowPrivate, Resolve: u.Resolve, HeaderTimeout: u.HeaderTimeout, Forbidden: func() []netip.AddrPort {
+		if own := r.listening.Load(); own != nil {
+			return *own
+		}
+		return nil
+	}}
+	if len(u.Roots) > 0 {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			return fmt.Errorf("reading the system's roots: %w", err)
+		}
+		for _, path := range u.Roots {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return fmt.Errorf("reading upstream.roots: %w", err)
+			}
+			if !pool.AppendCertsFromPEM(b) {
+				return fmt.Errorf("reading upstream.roots: %s holds no PEM certificate", path)
+			}
+		}
+		o.Roots = pool
+	}
+	if u.Proxy != "" {
+		p, err := url.Parse(u.Proxy)
+		if err != nil {
+			return fmt.Errorf("reading upstream.proxy: %w", err)
+		}
+		o.Proxy = p
+	}
+	client, err := upstream.New(o)
+	if err != nil {
+		return fmt.Errorf("reading upstream: %w", err)
+	}
+	r.upstream = client
+	return nil
+}
+
+func (r *road) listenerTLS() (*tls.Config, error) {
+	if r.s.TLS.Cert == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(r.s.TLS.Cert, r.s.TLS.Key)
+	if err != nil {
+		return nil, fmt.Errorf("loading the listener's certificate: %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}, nil
+}
+
+// listen opens the proxy's port.
+func (r *road) listen() (net.Listener, error) {
+	ln, err := net.Listen("tcp", r.s.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listening for agents: %w", err)
+	}
+	own := ln.Addr().(*net.TCPAddr).AddrPort()
+	forbidden := []netip.AddrPort{own}
+	if m, err := netip.ParseAddrPort(r.s.Metrics); err == nil {
+		forbidden = append(forbidden, m)
+	}
+	r.listening.Store(&forbidden)
+	r.address = reachable(own)
+	return ln, nil
+}
+
+// reachable is an address under which this machine reaches a listener: loopback for
+// one that listens everywhere.
+func reachable(a netip.AddrPort) string {
+	if !a.Addr().Unmap().IsUnspecified() {
+		return a.String()
+	}
+	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), a.Port()).String()
+}
+
+// proxyURL is the address that agents put into HTTPS_PROXY.
+func (r *road) proxyURL(agent, token string) string {
+	u := url.URL{Scheme: "http", Host: r.address}
+	if r.s.TLS.Cert != "" {
+		u.Scheme = "https"
+	}
+	if agent != "" {
+		u.User = url.UserPassword(agent, token)
+	}
+	return u.String()
+}
+
+// reload builds policy and catalogue anew. Both are swapped in or neither is.
+func (r *road) reload(context.Context) error {
+	r.reloading.Lock()
+	defer r.reloading.Unlock()
+	catalogue, err := r.freshCatalogue()
+	r.metrics.Reloaded("catalogue", err)
+	engine, perr := loadPolicy(r.s)
+	r.metrics.Reloaded("policy", perr)
+	if err = errors.Join(err, perr); err != nil {
+		r.reloaded.Store(new(err.Error()))
+		r.logger.Error("reload failed; the last good policy and catalogue stay in force", "error", err.Error())
+		return err
+	}
+	r.gate.Use(engine)
+	r.catalogue.Store(catalogue)
+	r.server.UseCatalogue(catalogue)
+	r.reloaded.Store(nil)
+	r.logger.Info("reloaded", "policy", engine.Revision(), "services", len(catalogue.Services()))
+	return nil
+}
+
+// freshCatalogue reads the services of the configuration again; what else changed
+// in it takes effect at the next start.
+func (r *road) freshCatalogue() (*action.Catalogue, error) {
+	s := r.s
+	if s.File != "" {
+		var err error
+		if s, err = settings.Load(s.File); err != nil {
+			return nil, err
+		}
+	}
+	return loadCatalogue(s)
+}
+
+// status is what the admin socket tells.
+func (r *road) status() admin.Status {
+	s := admin.Status{
+		Ready: r.ready.Load(), Listen: r.address, Started: r.started.UTC().Truncate(time.Second), Policy: r.gate.Revision(),
+		Services: len(r.catalogue.Load().Services()), Trust: trustDir(r.s),
+	}
+	if e := r.reloaded.Load(); e != nil {
+		s.Reload = *e
+	}
+	if err := r.log.Failed(); err != nil {
+		s.Log = err.Error()
+	}
+	return s
+}
+
+// policyFiles returns the policy that the settings name.
+func policyFiles(s *settings.Settings) (fs.FS, error) {
+	if s.Policy.Path == "" {
+		return rego.FS, nil
+	}
+	if info, err := os.Stat(s.Policy.Path); err != nil || !info.IsDir() {
+		return nil, problem.Failure(fmt.Errorf("loading policy: %s is not a folder", s.Policy.Path), "set policy.path in config.yaml, or leave it out for the policy in the program")
+	}
+	return os.DirFS(s.Policy.Path), nil
+}
+
+func loadPolicy(s *settings.Settings) (*opa.Engine, error) {
+	files, err := policyFiles(s)
+	if err != nil {
+		return nil, err
+	}
+	engine, err := opa.Load(opa.Options{FS: files, Schema: rego.InputSchema})
+	if err != nil {
+		return nil, problem.Failure(fmt.Errorf("loading policy: %w", err), "mend it and run `chaperone policy check`")
+	}
+	return engine, nil
+}
+
+func loadCatalogue(s *settings.Settings) (*action.Catalogue, error) {
+	c, err := action.Load(action.Shipped(), s.Services)
+	if err != nil {
+		return nil, problem.Failure(fmt.Errorf("loading catalogue: %w", err), "mend services: in config.yaml")
+	}
+	return c, nil
+}
+
+func openCA(s *settings.Settings) (*certs.Authority, error) {
+	if s.CA.Cert != "" {
+		return certs.Files(s.CA.Cert, s.CA.Key)
+	}
+	return certs.Open(s.State)
+}
+
+// installationKey finds the key where the settings say: 32 bytes, or those in
+// base64. A key file in the state
+// directory is made at first start.
+func installationKey(ctx context.Context, s *settings.Settings) (credential.Key, error) {
+	parse := func(b []byte, err error) (credential.Key, error) {
+		if err != nil {
+			return credential.Key{}, fmt.Errorf("reading installation key: %w", err)
+		}
+		if decoded, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(b))); err == nil && len(b) != credential.KeySize {
+			b = decoded
+		}
+		return credential.ParseKey(b)
+	}
+	switch {
+	case s.Key.Env != "":
+		return parse([]byte(os.Getenv(s.Key.Env)), nil)
+	case len(s.Key.Command) > 0:
+		return parse(exec.CommandContext(ctx, s.Key.Command[0], s.Key.Command[1:]...).Output())
+	case s.Key.File != "":
+		return parse(os.ReadFile(s.Key.File))
+	}
+	path := filepath.Join(s.State, "key")
+	b, err := os.ReadFile(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return parse(b, err)
+	}
+	key, err := credential.NewKey()
+	if err != nil {
+		return key, err
+	}
+	if err := writeOnce(path, key.Bytes()); err != nil {
+		return key, fmt.Errorf("keeping installation key: %w", err)
+	}
+	return key, nil
+}
+
+// writeOnce makes a file of mode 0600 with all of b on disk, or none.
+func writeOnce(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Link(f.Name(), path) // unlike a rename, fails where another was faster
+}
+
+// secretFiles are the files that nobody else may read.
+func secretFiles(s *settings.Settings) []string {
+	return slices.DeleteFunc([]string{filepath.Join(s.State, "key"), filepath.Join(s.State, "ca.key"), filepath.Join(s.State, "chaperone.db"), s.Log.Path, s.Key.File, s.CA.Key, s.TLS.Key},
+		func(p string) bool { return p == "" })
+}

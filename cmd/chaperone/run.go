@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"chaperone/cmd/chaperone/admin"
+	"chaperone/cmd/chaperone/problem"
+	"chaperone/proxy/identity"
+)
+
+// A session of run ends leaseTime after the last sign of life, which is given
+// every heartbeatTime: this is what ends it when run itself is killed.
+const (
+	leaseTime     = 10 * time.Second
+	heartbeatTime = 2 * time.Second
+)
+
+func (a *app) runVerb() *cobra.Command {
+	var d delegation
+	c := &cobra.Command{
+		Use:   "run --agent A [--human H] [--credential C]… -- CMD…",
+		Short: "Run one command as an instance of an agent",
+		Long: `Run one command as an instance of an agent. It gets a session of its own, the variables
+by which its clients use and trust the proxy, and handles in the place of credentials.
+However the command ends, the session ends with it. The exit code is the command's.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return problem.Misuse("chaperone run wants a command", "write it after --, such as: chaperone run --agent NAME -- curl https://api.github.com/user")
+			}
+			spec, err := d.spec()
+			if err != nil {
+				return err
+			}
+			spec.Lease = leaseTime
+			client, err := a.admin()
+			if err != nil {
+				return err
+			}
+			return a.runCommand(c.Context(), client, spec, args)
+		},
+	}
+	d.flags(c.Flags())
+	c.Flags().SetInterspersed(false)
+	return c
+}
+
+// runCommand makes the session, runs the command in it and ends it.
+func (a *app) runCommand(ctx context.Context, client *admin.Client, spec identity.Spec, command []string) (err error) {
+	path, err := exec.LookPath(command[0])
+	if err != nil {
+		return problem.Failure(fmt.Errorf("starting command: %w", err), "see that it is installed and in PATH")
+	}
+	ctx = context.WithoutCancel(ctx) // signals are the command's, see below
+	s, err := client.CreateSession(ctx, spec)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		_, rerr := client.Revoke(ctx, admin.Revocation{Target: identity.Target{Session: s.ID}, Change: admin.Change{Reason: "the command ended", By: a.user()}})
+		if rerr != nil {
+			fmt.Fprintf(a.stderr, "chaperone: the session could not be ended (%v); it ends by itself within %v\n", rerr, leaseTime)
+		}
+	}()
+	trust, err := a.privateTrust(s.Trust)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(trust)) }()
+	beat, stop := context.WithCancel(ctx)
+	beaten := make(chan struct{})
+	go func() { defer close(beaten); a.heartbeat(beat, client, s.ID) }()
+	defer func() { stop(); <-beaten }()
+	cmd := exec.Command(path, command[1:]...)
+	cmd.Args[0] = command[0]
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
+	cmd.Env = withVariables(a.env, variables(&s, trust))
+	cmd.SysProcAttr = dieTogether()
+	return wait(cmd)
+}
+
+// heartbeat renews the session until ctx is done. A proxy that does not answer is
+// asked again: it may be restarting.
+func (a *app) heartbeat(ctx context.Context, client *admin.Client, session string) {
+	tick := time.NewTicker(heartbeatTime)
+	defer tick.Stop()
+	told := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := client.Heartbeat(ctx, session)
+		if err != nil && ctx.Err() == nil && !told {
+			fmt.Fprintf(a.stderr, "chaperone: session %s: %v\n", session, err)
+		}
+		told = err != nil
+	}
+}
+
+// withVariables is env with vars in the place of what they name.
+func withVariables(env []string, vars []assignment) []string {
+	set := map[string]bool{}
+	for _, v := range vars {
+		set[v.name] = true
+	}
+	out := make([]string, 0, len(env)+len(vars))
+	for _, e := range env {
+		if name, _, _ := strings.Cut(e, "="); !set[name] && !strings.EqualFold(name, "ALL_PROXY") {
+			out = append(out, e)
+		}
+	}
+	for _, v := range vars {
+		out = append(out, v.name+"="+v.value)
+	}
+	return out
+}
+
+// wait runs cmd, passes signals on, and turns how it ended into an exit code, as
+// shells do: 128 and the signal's number for one that a signal ended.
+func wait(cmd *exec.Cmd) error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	ended := make(chan error, 1)
+	if err := start(cmd, ended); err != nil {
+		return fmt.Errorf("starting command: %w", err)
+	}
+	for {
+		select {
+		case s := <-signals:
+			if !atTerminal(cmd) || s != syscall.SIGINT && s != syscall.SIGQUIT {
+				cmd.Process.Signal(s) // it may have ended meanwhile
+			}
+		case err := <-ended:
+			return exitOf(err)
+		}
+	}
+}
+
+// atTerminal reports whether the command reads from a terminal, which then sends it
+// the signals of its keys by itself.
+func atTerminal(cmd *exec.Cmd) bool {
+	f, ok := cmd.Stdin.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+func exitOf(err error) error {
+	if err == nil {
+		return nil
+	}
+	e, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		return fmt.Errorf("running command: %w", err)
+	}
+	if w, ok := e.Sys().(syscall.WaitStatus); ok && w.Signaled() {
+		return exitCode(128 + int(w.Signal()))
+	}
+	return exitCode(e.ExitCode())
+}

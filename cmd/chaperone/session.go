@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"chaperone/cmd/chaperone/admin"
+	"chaperone/cmd/chaperone/problem"
+	"chaperone/policy"
+	"chaperone/proxy/identity"
+)
+
+func (a *app) sessionVerbs() *cobra.Command {
+	return group("session", "Delegate to one instance of an agent", a.sessionCreate(), a.sessionList(), a.sessionShow(), a.sessionRevoke())
+}
+
+// delegation is what the flags of run and session create say.
+type delegation struct {
+	identity.Spec
+	scopes []string
+}
+
+func (d *delegation) flags(f *pflag.FlagSet) {
+	f.StringVar(&d.Agent, "agent", "", "`NAME` of the agent")
+	f.StringVar(&d.Human, "human", "", "`HUMAN` for whom it acts; without one its owner answers")
+	f.StringVar(&d.Purpose, "purpose", "", "`TEXT` that says what for")
+	f.DurationVar(&d.TTL, "ttl", identity.DefaultTTL, "how long it lasts")
+	f.StringArrayVar(&d.Credentials, "credential", nil, "`ID` of a credential for which it gets a handle; may be repeated")
+	f.StringArrayVar(&d.scopes, "scope", nil, "narrow it to `ACTIONS[@RESOURCES]`, patterns with commas between; may be repeated")
+	f.StringVar(&d.Parent, "parent", "", "`ID` of the session of which this one gets a part")
+}
+
+// spec checks the flags.
+func (d *delegation) spec() (identity.Spec, error) {
+	if d.Agent == "" {
+		return identity.Spec{}, problem.Misuse("--agent is missing", "see `chaperone agent list`")
+	}
+	for _, text := range d.scopes {
+		actions, resources, narrowed := strings.Cut(text, "@")
+		s := policy.Scope{Actions: patterns(actions)}
+		if narrowed {
+			s.Resources = patterns(resources)
+		}
+		if len(s.Actions) == 0 || narrowed && len(s.Resources) == 0 {
+			return identity.Spec{}, problem.Misuse(fmt.Sprintf("scope %q has an empty part", text), "write ACTIONS[@RESOURCES], such as 'github:issues/*@acme/web'")
+		}
+		d.Scope = append(d.Scope, s)
+	}
+	return d.Spec, nil
+}
+
+func patterns(list string) []string {
+	var out []string
+	for p := range strings.SplitSeq(list, ",") {
+		if p = strings.TrimSpace(p); p != "" {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// printedSession is what session create prints as JSON.
+type printedSession struct {
+	Session  string            `json:"session"`
+	Instance string            `json:"instance"`
+	Token    string            `json:"token"`
+	ProxyURL string            `json:"proxy_url"`
+	Expires  time.Time         `json:"expires"`
+	Env      map[string]string `json:"env"`
+	Handles  map[string]string `json:"handles"`
+}
+
+func (a *app) sessionCreate() *cobra.Command {
+	var d delegation
+	var format string
+	c := &cobra.Command{
+		Use: "create --agent A", Short: "Make a session and print what its instance needs", Args: noArguments,
+		Long: `Make a session and print what its instance needs: as export lines that a shell can
+eval, or as JSON. Token and handles are told this once.`,
+		RunE: a.withAdmin(func(ctx context.Context, client *admin.Client, _ []string) error {
+			if a.json {
+				format = "json"
+			}
+			if format != "env" && format != "json" {
+				return problem.Misuse(fmt.Sprintf("format %q is neither env nor json", format), "use --format env or --format json")
+			}
+			spec, err := d.spec()
+			if err != nil {
+				return err
+			}
+			s, err := client.CreateSession(ctx, spec)
+			if err != nil {
+				return err
+			}
+			return a.printSession(&s, format)
+		}),
+	}
+	d.flags(c.Flags())
+	c.Flags().DurationVar(&d.Lease, "lease", 0, "ends unless renewed so often over the admin socket; 0: no heartbeat")
+	c.Flags().StringVar(&format, "format", "env", "`env|json`")
+	return c
+}
+
+func (a *app) printSession(s *admin.Session, format string) error {
+	vars := variables(s, s.Trust)
+	if format == "env" {
+		for _, v := range vars {
+			if _, err := fmt.Fprintf(a.stdout, "export %s=%s\n", v.name, shellQuote(v.value)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	p := printedSession{Session: s.ID, Instance: s.Instance, Token: s.Token, ProxyURL: s.ProxyURL, Expires: s.Expires, Env: map[string]string{}, Handles: s.Handles}
+	for _, v := range vars {
+		p.Env[v.name] = v.value
+	}
+	a.json = true
+	return a.print(p, nil)
+}
+
+// shellQuote makes one word of s for any POSIX shell.
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+func (a *app) sessionList() *cobra.Command {
+	var all bool
+	c := &cobra.Command{
+		Use: "list", Short: "List open sessions, newest first", Args: noArguments,
+		RunE: a.withAdmin(func(ctx context.Context, client *admin.Client, _ []string) error {
+			list, err := client.Sessions(ctx)
+			if err != nil {
+				return err
+			}
+			shown := make([]identity.Session, 0, len(list))
+			for _, s := range list {
+				if all || state(&s) == "open" {
+					shown = append(shown, s)
+				}
+			}
+			return a.print(shown, func(w io.Writer) {
+				row(w, "SESSION", "STATE", "AGENT", "INSTANCE", "HUMAN", "EXPIRES", "PURPOSE")
+				for _, s := range shown {
+					row(w, s.ID, state(&s), s.Agent, s.Instance, orNobody(s.Human), moment(s.Expires), s.Purpose)
+				}
+			})
+		}),
+	}
+	c.Flags().BoolVar(&all, "all", false, "also those that ended")
+	return c
+}
+
+func (a *app) sessionShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID", Short: "Show one session, never its token", Args: arguments("ID"),
+		RunE: a.withAdmin(func(ctx context.Context, client *admin.Client, args []string) error {
+			s, err := client.Session(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(s, func(w io.Writer) { describeSession(w, &s) })
+		}),
+	}
+}
+
+func describeSession(w io.Writer, s *identity.Session) {
+	row(w, "session", s.ID)
+	row(w, "state", state(s))
+	row(w, "agent", s.Agent)
+	row(w, "instance", s.Instance)
+	row(w, "human", orNobody(s.Human))
+	row(w, "purpose", s.Purpose)
+	for _, x := range s.Scope {
+		row(w, "scope", strings.Join(x.Actions, ",")+" on "+strings.Join(append([]string(nil), x.Resources...), ","))
+	}
+	row(w, "credentials", strings.Join(s.Credentials, ", "))
+	if s.Parent != "" {
+		row(w, "parent", s.Parent)
+	}
+	row(w, "created", moment(s.Created))
+	row(w, "expires", moment(s.Expires))
+	if !s.Ended.IsZero() {
+		row(w, "ended", moment(s.Ended)+" by "+s.EndedBy+": "+s.EndReason)
+	}
+}
+
+func (a *app) sessionRevoke() *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use: "revoke ID", Short: "End a session and those below it, at once", Args: arguments("ID"),
+		RunE: a.withAdmin(func(ctx context.Context, client *admin.Client, args []string) error {
+			return a.revoke(ctx, client, admin.Revocation{Target: identity.Target{Session: args[0]}, Change: admin.Change{Reason: reason, By: a.user()}})
+		}),
+	}
+	c.Flags().StringVar(&reason, "reason", "", "`TEXT` that says why")
+	return c
+}
+
+func (a *app) revokeVerb() *cobra.Command {
+	var in admin.Revocation
+	c := &cobra.Command{
+		Use:   "revoke (--agent A | --instance I | --human H | --session S | --handle X | --credential C)",
+		Short: "Revoke sessions or handles, at once",
+		Long: `Revoke all sessions that match every flag given, and those below them, or the handles
+of a credential. When it returns, no request of theirs passes and their streams are cut.`,
+		Args: noArguments,
+		RunE: a.withAdmin(func(ctx context.Context, client *admin.Client, _ []string) error {
+			if in.Target == (identity.Target{}) {
+				return problem.Misuse("nothing to revoke is named", "name it with --agent, --instance, --human, --session, --handle or --credential")
+			}
+			in.By = a.user()
+			return a.revoke(ctx, client, in)
+		}),
+	}
+	f := c.Flags()
+	f.StringVar(&in.Agent, "agent", "", "all sessions of agent `NAME`")
+	f.StringVar(&in.Instance, "instance", "", "the session of instance `ID`")
+	f.StringVar(&in.Human, "human", "", "all sessions for `HUMAN`")
+	f.StringVar(&in.Session, "session", "", "session `ID`")
+	f.StringVar(&in.Handle, "handle", "", "a handle, by its text or `ID`")
+	f.StringVar(&in.Credential, "credential", "", "all handles of credential `ID`")
+	f.StringVar(&in.Reason, "reason", "", "`TEXT` that says why")
+	return c
+}
+
+func (a *app) revoke(ctx context.Context, client *admin.Client, in admin.Revocation) error {
+	out, err := client.Revoke(ctx, in)
+	if err != nil {
+		return err
+	}
+	return a.print(out, func(w io.Writer) {
+		fmt.Fprintf(w, "revoked %d sessions and %d handles\n", len(out.Sessions), out.Handles)
+		for _, id := range out.Sessions {
+			fmt.Fprintln(w, "  "+id)
+		}
+	})
+}
