@@ -77,8 +77,39 @@ func parseGrants(src *sources) (*grants, Faults) {
 	if err := dec.Decode(&doc); err != nil && err != io.EOF {
 		return nil, yamlFaults(grantsFile, err)
 	}
+	if err := dec.Decode(&yaml.Node{}); err != io.EOF {
+		return nil, Faults{{File: grantsFile, Message: "a second document follows (---); all grants stand in one"}}
+	}
+	var root yaml.Node
+	if err := yaml.Unmarshal(b, &root); err != nil {
+		return nil, yamlFaults(grantsFile, err)
+	}
+	if faults := emptyLists(&root); len(faults) > 0 {
+		return nil, faults
+	}
 	g := &grants{agents: doc.Grants.Agents, humans: doc.Grants.Humans, groups: doc.Grants.Groups}
 	return g, g.check(b)
+}
+
+// emptyLists finds lists that were left without entries. A list that is not there
+// stands for any, so that emptying one must not come to the same.
+func emptyLists(n *yaml.Node) Faults {
+	var faults Faults
+	if n.Kind == yaml.MappingNode {
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			name, list := n.Content[i], n.Content[i+1]
+			if list.Kind == yaml.AliasNode {
+				list = list.Alias
+			}
+			if slices.Contains([]string{"actions", "access", "resources", "hosts", "methods"}, name.Value) && list.Kind != yaml.MappingNode && len(list.Content) == 0 {
+				faults = append(faults, Fault{File: grantsFile, Line: name.Line, Col: name.Column, Message: name.Value + " is empty: name some, or take the line out where any is meant"})
+			}
+		}
+	}
+	for _, c := range n.Content {
+		faults = append(faults, emptyLists(c)...)
+	}
+	return faults
 }
 
 var (

@@ -1,16 +1,19 @@
 package opa
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
+	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
@@ -331,6 +334,11 @@ func TestLoadRefuses(t *testing.T) {
 		"grants: resource": {with(files, "grants:\n  agents:\n    a: {allow: [{actions: [\"*:*\"], resources: [\"a*b\"]}]}\n"), `resource "a*b"`},
 		"grants: nothing":  {with(files, "grants:\n  agents:\n    a: {allow: [{resources: [x]}]}\n"), "grants nothing"},
 		"grants: group":    {with(files, "grants:\n  humans:\n    a: {groups: [none]}\n"), `group "none" is not defined`},
+		"grants: empty":    {with(files, "grants:\n  agents:\n    a:\n      allow:\n        - actions: [\"*:*\"]\n          resources: []\n"), "chaperone/grants.yaml:6:11: resources is empty"},
+		"grants: null":     {with(files, "grants:\n  agents:\n    a:\n      allow:\n        - actions: [\"*:*\"]\n          access:\n"), "chaperone/grants.yaml:6:11: access is empty"},
+		"grants: second":   {with(files, "grants: {}\n---\ngrants: {}\n"), "a second document"},
+		"grants: twice":    {with(files, "grants: {}\ngrants: {}\n"), "already defined"},
+		"grants: .yml":     {fstest.MapFS{"p.rego": custom(`decision := {"result": "allow"}`)["p.rego"], "chaperone/grants.yml": {Data: []byte("grants: {}")}}, "only"},
 		"grants: raw":      {with(files, "grants:\n  agents:\n    a: {raw: [{hosts: [x]}]}\n"), "raw grant needs"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -390,6 +398,41 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// FuzzInput compares the input with itself after a way through JSON: what the engine
+// sees is what `opa eval` sees.
+func FuzzInput(f *testing.F) {
+	f.Add("triage-bot", "alice@acme.com", "/repos/acme/web", "a=1&b=%20", "X-A", "v", int64(1))
+	f.Add("", "", "//%2F/%", "a=%zz", "", "\xff", int64(-1))
+	e := *engine(f, testGrants)
+	e.reads = readsAll
+	f.Fuzz(func(t *testing.T, agent, human, path, query, name, value string, n int64) {
+		for _, s := range []string{agent, human, path, query, name, value} {
+			if u, err := url.PathUnescape(s); !utf8.ValidString(s) || err == nil && !utf8.ValidString(u) {
+				t.Skip("JSON has no such text")
+			}
+		}
+		if values, err := url.ParseQuery(query); err == nil && !utf8.ValidString(fmt.Sprint(values)) {
+			t.Skip("JSON has no such text")
+		}
+		q := question(agent, human, "github:issues/create", policy.AccessWrite, path)
+		q.Request.Path, q.Request.RawQuery, q.Request.Header = path, query, map[string][]string{name: {value}}
+		q.Resource.Params, q.Time = []policy.Param{{Name: name, Value: value}}, n
+		input := e.input(q)
+		j, err := ast.JSON(input)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := ast.ValueFromReader(bytes.NewReader(b))
+		if err != nil || back.Compare(input) != 0 {
+			t.Errorf("%v\n%v, %v", input, back, err)
+		}
+	})
 }
 
 func BenchmarkEval(b *testing.B) {
