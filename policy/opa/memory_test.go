@@ -158,15 +158,3 @@ func TestMemoryIsBounded(t *testing.T) {
 		t.Errorf("what a caller changed is remembered: %v", b)
 	}
 }
-
-// BenchmarkEvaluate is a question that was not put before.
-func BenchmarkEvaluate(b *testing.B) {
-	e := engine(b, testGrants)
-	q := plain()
-	b.ReportAllocs()
-	for b.Loop() {
-		if a, err := e.evaluate(b.Context(), q); err != nil || a.Result != policy.Allow {
-			b.Fatal(a, err)
-		}
-	}
-}
