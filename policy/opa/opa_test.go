@@ -121,7 +121,7 @@ func TestShippedPolicy(t *testing.T) {
 		want   policy.Result
 		reason string
 	}{
-		"granted":                    {question("triage-bot", "alice@acme.com", "github:issues/create", policy.AccessWrite, "acme/web"), nil, policy.Allow, "Agent triage-bot may do github:issues/create on acme/web."},
+		"granted":                    {question("triage-bot", "alice@acme.com", "github:issues/create", policy.AccessWrite, "acme/web"), nil, policy.Allow, "The grants cover it."},
 		"other resource":             {question("triage-bot", "alice@acme.com", "github:issues/create", policy.AccessWrite, "other/web"), nil, policy.Deny, "Agent triage-bot has no grant for github:issues/create on other/web."},
 		"no resource":                {question("triage-bot", "alice@acme.com", "github:issues/list", policy.AccessList, ""), nil, policy.Deny, "Agent triage-bot has no grant for github:issues/list."},
 		"other action":               {question("triage-bot", "alice@acme.com", "github:repos/delete", policy.AccessAdmin, "acme/web"), nil, policy.Deny, "Agent triage-bot has no grant for github:repos/delete on acme/web."},
@@ -136,7 +136,7 @@ func TestShippedPolicy(t *testing.T) {
 		"scope covers":               {question("triage-bot", "alice@acme.com", "github:issues/create", policy.AccessWrite, "acme/web"), scope("github:issues/*", "acme/web"), policy.Allow, ""},
 		"scope does not":             {question("triage-bot", "alice@acme.com", "github:issues/create", policy.AccessWrite, "acme/web"), scope("github:repos/*", "acme/web"), policy.Deny, "The session is not for github:issues/create on acme/web."},
 		"scope, other resource":      {question("triage-bot", "alice@acme.com", "github:issues/create", policy.AccessWrite, "acme/web"), scope("github:issues/*", "acme/api"), policy.Deny, ""},
-		"unknown action":             {question("triage-bot", "alice@acme.com", "", "", ""), raw("status.example.com", "GET", "/api/x"), policy.Allow, "Agent triage-bot may do GET status.example.com/api/x."},
+		"unknown action":             {question("triage-bot", "alice@acme.com", "", "", ""), raw("status.example.com", "GET", "/api/x"), policy.Allow, "The grants cover it."},
 		"unknown action, no grant":   {question("reporter", "", "", "", ""), raw("status.example.com", "GET", "/api/x"), policy.Deny, ""},
 		"unknown action, other path": {question("triage-bot", "alice@acme.com", "", "", ""), raw("status.example.com", "GET", "/other"), policy.Deny, ""},
 		"unknown action, write":      {question("triage-bot", "alice@acme.com", "", "", ""), raw("status.example.com", "POST", "/api/x"), policy.Deny, ""},

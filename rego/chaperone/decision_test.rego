@@ -33,7 +33,7 @@ _answer(path, value) := d if {
 test_allowed if {
 	d := chaperone.decision with input as _question
 	d.result == "allow"
-	d.reasons == ["Agent triage-bot may do github:issues/create on acme/web."]
+	d.reasons == ["The grants cover it."]
 }
 
 test_no_input_is_denied if {
