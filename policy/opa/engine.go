@@ -57,7 +57,9 @@ type Engine struct {
 	txn      storage.Transaction // one read transaction for good: the store never changes
 	grants   *grants
 	reads    reads
-	memory   *memory // nil: nothing may be remembered
+	answers  *memory[policy.Answer] // nil: none may be remembered
+	callers  *memory[caller]
+	actions  *memory[*ast.Term]
 }
 
 var _ policy.Engine = (*Engine)(nil)
@@ -105,8 +107,9 @@ func (e *Engine) prepare(data map[string]any) error {
 	}
 	e.reads = readsOf(refs)
 	if e.reads.memorable() && repeatable(e.compiler.Modules) {
-		e.memory = newMemory()
+		e.answers = newMemory[policy.Answer]()
 	}
+	e.callers, e.actions = newMemory[caller](), newMemory[*ast.Term]()
 	e.store = inmem.NewFromObjectWithOpts(data, inmem.OptReturnASTValuesOnRead(true), inmem.OptRoundTripOnWrite(false))
 	e.txn, err = e.store.NewTransaction(context.Background())
 	return err
@@ -122,20 +125,17 @@ func (e *Engine) ReadsBody() bool { return e.reads.body }
 // Eval implements [policy.Engine]. An answer that was given before to a question that
 // differs in nothing that the policy reads is given again.
 func (e *Engine) Eval(ctx context.Context, q *policy.Question) (policy.Answer, error) {
-	if e.memory == nil {
+	if e.answers == nil {
 		return e.evaluate(ctx, q)
 	}
 	var space [maxKeySize]byte
 	k := e.reads.key(space[:0], q)
-	if len(k) > maxKeySize {
-		return e.evaluate(ctx, q)
-	}
-	if a, ok := e.memory.recall(k); ok {
-		return a, nil
+	if a, ok := e.answers.recall(k); ok {
+		return apart(a), nil
 	}
 	a, err := e.evaluate(ctx, q)
 	if err == nil {
-		e.memory.keep(k, a)
+		e.answers.keep(k, apart(a))
 	}
 	return a, err
 }

@@ -74,7 +74,7 @@ func (e *Engine) input(q *policy.Question) ast.Value {
 			body = ast.NewTerm(v)
 		}
 	}
-	resource, actions, grants := emptyObject, emptyArray, null
+	resource, actions := emptyObject, emptyArray
 	instance, credential, phase, now := null, null, null, null
 	if e.reads.instance {
 		instance = text(q.Instance)
@@ -94,18 +94,46 @@ func (e *Engine) input(q *policy.Question) ast.Value {
 	if e.reads.actions {
 		actions = actionsTerm(q.Actions)
 	}
-	if e.reads.grants {
-		grants = e.grants.term(q)
-	}
+	c := e.caller(q)
 	return ast.NewObject(
-		pair{kAgent, e.agentTerm(&q.Agent)}, pair{kInstance, instance}, pair{kHuman, humanTerm(q.Human)}, pair{kSession, e.sessionTerm(q.Session)},
-		pair{kAction, actionTerm(&q.Action, nil)}, pair{kResource, resource}, pair{kResourceKeys, list(q.Resource.Keys)}, pair{kActions, actions},
+		pair{kAgent, c.agent}, pair{kInstance, instance}, pair{kHuman, c.human}, pair{kSession, c.session},
+		pair{kAction, e.action(&q.Action)}, pair{kResource, resource}, pair{kResourceKeys, list(q.Resource.Keys)}, pair{kActions, actions},
 		pair{kRequest, ast.ObjectTerm(
 			pair{kMethod, text(request.Method)}, pair{kScheme, text(request.Scheme)}, pair{kHost, text(request.Host)}, pair{kPort, number(int64(request.Port))},
 			pair{kPath, path}, pair{kQuery, query}, pair{kHeaders, headers}, pair{kBody, body}, pair{kBodyState, text(string(request.BodyState))},
 		)},
-		pair{kCredential, credential}, pair{kPhase, phase}, pair{kTime, now}, pair{kGrants, grants},
+		pair{kCredential, credential}, pair{kPhase, phase}, pair{kTime, now}, pair{kGrants, c.grants},
 	)
+}
+
+// caller is the part of the input that is about who asks. It is the same for all
+// requests of a session, and kept.
+type caller struct{ agent, human, session, grants *ast.Term }
+
+func (e *Engine) caller(q *policy.Question) caller {
+	var space [maxKeySize]byte
+	k := e.reads.caller(space[:0], q)
+	if c, ok := e.callers.recall(k); ok {
+		return c
+	}
+	c := caller{agent: e.agentTerm(&q.Agent), human: humanTerm(q.Human), session: e.sessionTerm(q.Session), grants: null}
+	if e.reads.grants {
+		c.grants = e.grants.term(q)
+	}
+	e.callers.keep(k, c)
+	return c
+}
+
+// action returns the term of an action, which is the same each time it is named.
+func (e *Engine) action(a *policy.Action) *ast.Term {
+	var space [maxKeySize]byte
+	k := key(space[:0]).action(a)
+	if t, ok := e.actions.recall(k); ok {
+		return t
+	}
+	t := actionTerm(a, nil)
+	e.actions.keep(k, t)
+	return t
 }
 
 func (e *Engine) agentTerm(a *policy.Agent) *ast.Term {

@@ -17,60 +17,65 @@ const (
 	maxKeySize = 1024
 )
 
-// memory keeps answers of one engine under all of the input that its policy
-// reads. Policy and data never change in an engine, and functions that depend on
-// anything else turn the memory off, so that a remembered answer is the one that
-// would be given again. The key is kept whole: no two questions share one.
-type memory struct {
+// memory keeps what follows from its key and from nothing else: the answers of one
+// engine under all of the input that its policy reads, and parts of the input
+// under what they are made of. Policy and data never change in an engine, and a
+// policy that calls a function which depends on anything else has its answers
+// not remembered. The key is kept whole: no two questions share one.
+type memory[T any] struct {
 	seed   maphash.Seed
-	shards [shards]shard
+	shards [shards]shard[T]
 }
 
-type shard struct {
-	mu      sync.RWMutex
-	answers map[string]policy.Answer
+type shard[T any] struct {
+	mu   sync.RWMutex
+	kept map[string]T
 }
 
-func newMemory() *memory {
-	m := &memory{seed: maphash.MakeSeed()}
+func newMemory[T any]() *memory[T] {
+	m := &memory[T]{seed: maphash.MakeSeed()}
 	for i := range m.shards {
-		m.shards[i].answers = map[string]policy.Answer{}
+		m.shards[i].kept = map[string]T{}
 	}
 	return m
 }
 
-func (m *memory) shard(key []byte) *shard {
+func (m *memory[T]) shard(key []byte) *shard[T] {
 	return &m.shards[maphash.Bytes(m.seed, key)%shards]
 }
 
-// recall returns a copy that its caller may change.
-func (m *memory) recall(key []byte) (policy.Answer, bool) {
+func (m *memory[T]) recall(key []byte) (T, bool) {
 	s := m.shard(key)
 	s.mu.RLock()
-	a, ok := s.answers[string(key)]
+	v, ok := s.kept[string(key)]
 	s.mu.RUnlock()
-	if a.Obligations != nil {
-		a.Obligations = maps.Clone(a.Obligations)
-	}
-	return a, ok
+	return v, ok
 }
 
-// keep remembers an answer; of a full shard any one is forgotten.
-func (m *memory) keep(key []byte, a policy.Answer) {
-	a.Reasons = slices.Clip(a.Reasons) // appending copies
-	if a.Obligations != nil {
-		a.Obligations = maps.Clone(a.Obligations)
+// keep remembers v, unless its key is too long; of a full shard any one is forgotten.
+func (m *memory[T]) keep(key []byte, v T) {
+	if len(key) > maxKeySize {
+		return
 	}
 	s := m.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.answers) >= shardSize {
-		for old := range s.answers {
-			delete(s.answers, old)
+	if len(s.kept) >= shardSize {
+		for old := range s.kept {
+			delete(s.kept, old)
 			break
 		}
 	}
-	s.answers[string(key)] = a
+	s.kept[string(key)] = v
+}
+
+// apart returns a copy of an answer that its caller may change.
+func apart(a policy.Answer) policy.Answer {
+	a.Reasons = slices.Clip(a.Reasons) // appending copies
+	if a.Obligations != nil {
+		a.Obligations = maps.Clone(a.Obligations)
+	}
+	return a
 }
 
 // key is a writer of what an answer depends on. Texts and lists carry their
@@ -104,21 +109,11 @@ func (r *reads) memorable() bool { return !r.headers && !r.query && !r.body }
 
 // key appends all that [Engine.input] puts into the input.
 func (r *reads) key(k key, q *policy.Question) key {
-	k = k.text(q.Agent.ID).text(q.Agent.Owner)
-	if r.labels {
-		k = k.number(int64(len(q.Agent.Labels)))
-		for _, name := range slices.Sorted(maps.Keys(q.Agent.Labels)) {
-			k = k.text(name).text(q.Agent.Labels[name])
-		}
-	}
+	k = r.caller(k, q)
 	if r.instance {
 		k = k.text(q.Instance)
 	}
-	k = k.flag(q.Human != nil)
-	if h := q.Human; h != nil {
-		k = k.text(h.Sub).text(h.Iss).text(h.Email).list(h.Groups)
-	}
-	k = r.delegation(k, q.Session).action(&q.Action).list(q.Resource.Keys)
+	k = k.action(&q.Action).list(q.Resource.Keys)
 	if r.resource {
 		k = k.resource(&q.Resource)
 	}
@@ -145,6 +140,22 @@ func (r *reads) key(k key, q *policy.Question) key {
 		k = k.number(q.Time)
 	}
 	return k
+}
+
+// caller appends who asks: agent, human and session.
+func (r *reads) caller(k key, q *policy.Question) key {
+	k = k.text(q.Agent.ID).text(q.Agent.Owner)
+	if r.labels {
+		k = k.number(int64(len(q.Agent.Labels)))
+		for _, name := range slices.Sorted(maps.Keys(q.Agent.Labels)) {
+			k = k.text(name).text(q.Agent.Labels[name])
+		}
+	}
+	k = k.flag(q.Human != nil)
+	if h := q.Human; h != nil {
+		k = k.text(h.Sub).text(h.Iss).text(h.Email).list(h.Groups)
+	}
+	return r.delegation(k, q.Session)
 }
 
 func (k key) action(a *policy.Action) key {

@@ -98,7 +98,7 @@ type Explanation struct {
 // the way.
 func (e *Engine) Explain(ctx context.Context, q *policy.Question) (Explanation, error) {
 	all := *e
-	all.reads = readsAll
+	all.reads, all.callers, all.actions = readsAll, newMemory[caller](), newMemory[*ast.Term]()
 	return all.explain(ctx, ast.NewTerm(all.input(q)))
 }
 
