@@ -128,7 +128,7 @@ func (r *road) openState(ctx context.Context) error {
 	}
 	var err error
 	if r.kv, err = bolt.Open(filepath.Join(r.s.State, "chaperone.db"), bolt.Options{}); err != nil {
-		return fmt.Errorf("opening store: %w", err)
+		return err
 	}
 	key, err := installationKey(ctx, r.s)
 	if err != nil {

@@ -49,7 +49,7 @@ However the command ends, the session ends with it. The exit code is the command
 			return a.runCommand(c.Context(), client, spec, args)
 		},
 	}
-	d.flags(c.Flags())
+	d.flags(c)
 	c.Flags().SetInterspersed(false)
 	return c
 }

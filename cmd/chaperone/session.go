@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"chaperone/cmd/chaperone/admin"
 	"chaperone/cmd/chaperone/problem"
@@ -26,7 +25,8 @@ type delegation struct {
 	scopes []string
 }
 
-func (d *delegation) flags(f *pflag.FlagSet) {
+func (d *delegation) flags(c *cobra.Command) {
+	f := c.Flags()
 	f.StringVar(&d.Agent, "agent", "", "`NAME` of the agent")
 	f.StringVar(&d.Human, "human", "", "`HUMAN` for whom it acts; without one its owner answers")
 	f.StringVar(&d.Purpose, "purpose", "", "`TEXT` that says what for")
@@ -101,7 +101,7 @@ eval, or as JSON. Token and handles are told this once.`,
 			return a.printSession(&s, format)
 		}),
 	}
-	d.flags(c.Flags())
+	d.flags(c)
 	c.Flags().DurationVar(&d.Lease, "lease", 0, "ends unless renewed so often over the admin socket; 0: no heartbeat")
 	c.Flags().StringVar(&format, "format", "env", "`env|json`")
 	return c

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -134,9 +133,7 @@ func agentClient(proxyURL, caPath string) (*http.Client, error) {
 	if !roots.AppendCertsFromPEM(b) {
 		return nil, errors.New(strings.TrimSpace(caPath) + " holds no certificate")
 	}
-	dialer := net.Dialer{Timeout: 10 * time.Second}
 	return &http.Client{Transport: &http.Transport{
 		Proxy: http.ProxyURL(proxy), TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) { return dialer.DialContext(ctx, network, addr) },
 	}}, nil
 }
