@@ -141,7 +141,7 @@ test_raw_grant if {
 _raw_path(path) := d.result if {
 	d := chaperone.decision with input as json.patch(_unknown, [
 		{"op": "replace", "path": "/grants/agent/raw", "value": [{"hosts": {"api.github.com": true}, "methods": {"POST": true}, "path_prefix": "/repos"}]},
-		{"op": "replace", "path": "/grants/human/raw", "value": _raw},
+		{"op": "replace", "path": "/grants/human/raw", "value": [{"hosts": {"api.github.com": true}, "methods": {"POST": true}, "path_prefix": "/"}]},
 		{"op": "replace", "path": "/request/path", "value": path},
 	])
 }
