@@ -181,7 +181,7 @@ func (x *exchange) answerBody(resp *http.Response) error {
 				x.flush()
 			}
 		}
-		if err == io.EOF {
+		if err == io.EOF && x.r.Context().Err() == nil {
 			return nil
 		}
 		if err != nil {

@@ -16,6 +16,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"chaperone/policy"
@@ -104,8 +106,12 @@ type Client struct {
 	o      Options
 	guard  *guard
 	dialer net.Dialer
-	h1     *http.Transport
+	tls    *tls.Config
+	idle   pool
+	opened atomic.Int64    // connections made for HTTP/1.1
+	h1     *http.Transport // through a corporate proxy
 	h2     *http.Transport
+	onlyH2 sync.Map // hosts that refuse HTTP/1.1
 }
 
 // New returns a client.
@@ -124,6 +130,8 @@ func New(o Options) (*Client, error) {
 	o.IdleTimeout = orDefault(o.IdleTimeout, 90*time.Second)
 	c := &Client{o: o, guard: g}
 	c.dialer = net.Dialer{Timeout: o.DialTimeout, ControlContext: g.control}
+	c.tls = c.tlsConfig("http/1.1")
+	c.idle.limit = o.IdleTimeout
 	c.h1, c.h2 = c.transport(false), c.transport(true)
 	return c, nil
 }
@@ -135,10 +143,14 @@ func orDefault(d, standard time.Duration) time.Duration {
 	return d
 }
 
+func (c *Client) tlsConfig(protocols ...string) *tls.Config {
+	return &tls.Config{RootCAs: c.o.Roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(1024), NextProtos: protocols}
+}
+
 func (c *Client) transport(h2 bool) *http.Transport {
 	t := &http.Transport{
 		DialContext:            c.dial,
-		TLSClientConfig:        &tls.Config{RootCAs: c.o.Roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(1024)},
+		TLSClientConfig:        c.tlsConfig(),
 		TLSHandshakeTimeout:    c.o.TLSTimeout,
 		ResponseHeaderTimeout:  c.o.HeaderTimeout,
 		IdleConnTimeout:        c.o.IdleTimeout,
@@ -157,8 +169,9 @@ func (c *Client) transport(h2 bool) *http.Transport {
 	return t
 }
 
-// Close ends idle connections.
+// Close ends idle connections, and those that become idle.
 func (c *Client) Close() {
+	c.idle.close(true)
 	c.h1.CloseIdleConnections()
 	c.h2.CloseIdleConnections()
 }
@@ -237,27 +250,37 @@ func (c *Client) Send(ctx context.Context, p *policy.Permit, r *Request) (*http.
 	if err := p.Redeem(ctx, r.Target()); err != nil {
 		return nil, err
 	}
-	req := r.request(ctx)
-	t := c.h1
-	if r.Protocol == H2 && r.Scheme == "https" {
-		t = c.h2
-	}
-	resp, err := t.RoundTrip(req)
-	if t == c.h1 && onlyH2(err) {
-		resp, err = c.h2.RoundTrip(req) // refused during the handshake: nothing was sent
-	}
+	resp, err := c.carry(ctx, r)
 	if err != nil {
 		return nil, classify(ctx, err)
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols && !r.Upgrade {
 		resp.Body.Close()
-		return nil, fmt.Errorf("%w: the service switches protocols unasked", ErrProtocol)
+		return nil, protocolError("the service switches protocols unasked")
 	}
 	return resp, nil
 }
 
-// onlyH2 reports whether a service refused HTTP/1.1 in ALPN.
-func onlyH2(err error) bool {
+// carry chooses who sends r: this package's own HTTP/1.1, or net/http for HTTP/2
+// and for everything behind a corporate proxy.
+func (c *Client) carry(ctx context.Context, r *Request) (*http.Response, error) {
+	_, h2 := c.onlyH2.Load(r.Host)
+	if r.Scheme == "https" && (h2 || r.Protocol == H2) {
+		return c.h2.RoundTrip(r.request(ctx))
+	}
+	if c.o.Proxy != nil {
+		return c.h1.RoundTrip(r.request(ctx))
+	}
+	resp, err := c.roundTrip(ctx, r)
+	if refusesHTTP1(err) { // during the handshake: nothing was sent
+		c.onlyH2.Store(r.Host, true)
+		return c.h2.RoundTrip(r.request(ctx))
+	}
+	return resp, err
+}
+
+// refusesHTTP1 reports whether a service refused HTTP/1.1 in ALPN.
+func refusesHTTP1(err error) bool {
 	var alert tls.AlertError
 	const noApplicationProtocol = 120 // RFC 7301 section 3.2
 	return err != nil && errors.As(err, &alert) && alert == noApplicationProtocol
@@ -311,7 +334,7 @@ func classify(ctx context.Context, err error) error {
 	var alert tls.AlertError
 	var timeout interface{ Timeout() bool }
 	switch {
-	case errors.Is(err, ErrAddress):
+	case errors.Is(err, ErrAddress), errors.Is(err, ErrProtocol), errors.Is(err, ErrCanceled):
 		return err
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", ErrCanceled, err)
