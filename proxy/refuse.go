@@ -170,9 +170,6 @@ func (x *exchange) refuse(err error) {
 	}
 	if x.service != nil {
 		body = inShape(x.service.Refusal, body, f, &p)
-		if x.service.Refusal == "github" { // octokit reads no other JSON than this
-			h.Set("Content-Type", "application/json")
-		}
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	x.rec.Outcome.Status = f.status
