@@ -155,7 +155,7 @@ func (c *Client) open(ctx context.Context, to origin) (*conn, error) {
 		cancel()
 		if err != nil {
 			nc.Close()
-			return nil, fmt.Errorf("speaking TLS: %w", err)
+			return nil, fmt.Errorf("%w: %w", errHandshake, err)
 		}
 		k.Conn = tc
 	}

@@ -279,11 +279,13 @@ func (c *Client) carry(ctx context.Context, r *Request) (*http.Response, error) 
 	return resp, err
 }
 
-// refusesHTTP1 reports whether a service refused HTTP/1.1 in ALPN.
+// errHandshake is wrapped when TLS did not come about; nothing was sent.
+var errHandshake = errors.New("speaking TLS")
+
+// refusesHTTP1 reports whether a service refused HTTP/1.1 in ALPN (RFC 7301 section
+// 3.2). crypto/tls has no type for the alert.
 func refusesHTTP1(err error) bool {
-	var alert tls.AlertError
-	const noApplicationProtocol = 120 // RFC 7301 section 3.2
-	return err != nil && errors.As(err, &alert) && alert == noApplicationProtocol
+	return errors.Is(err, errHandshake) && strings.Contains(err.Error(), "no application protocol")
 }
 
 // request is r as net/http takes it.
@@ -331,19 +333,18 @@ func classify(ctx context.Context, err error) error {
 	var op *net.OpError
 	var cert *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
-	var alert tls.AlertError
 	var timeout interface{ Timeout() bool }
 	switch {
 	case errors.Is(err, ErrAddress), errors.Is(err, ErrProtocol), errors.Is(err, ErrCanceled):
 		return err
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", ErrCanceled, err)
-	case errors.As(err, &cert), errors.As(err, &record), errors.As(err, &alert):
-		return fmt.Errorf("%w: %w", ErrTLS, err)
 	case errors.As(err, &op) && op.Op == "dial", errors.As(err, new(*net.DNSError)):
 		return fmt.Errorf("%w: %w", ErrDial, err)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("%w: %w", ErrTimeout, err)
+	case errors.Is(err, errHandshake), errors.As(err, &cert), errors.As(err, &record):
+		return fmt.Errorf("%w: %w", ErrTLS, err)
 	case strings.Contains(err.Error(), "malformed"), strings.Contains(err.Error(), "invalid"):
 		return fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
