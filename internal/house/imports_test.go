@@ -17,7 +17,7 @@ var floors = map[string]int{
 	"proxy":      3,
 	"credential": 2, "audit": 2, "internal/testkit": 2,
 	"policy": 1, "store": 1, "certs": 1, "rego": 1,
-	"internal/house": 1,
+	"internal/house": 1, "internal/e2e": 4,
 }
 
 // forTests are the packages that tests of every floor may import.
