@@ -59,7 +59,7 @@ var clients = []client{
 	{name: "octokit", needs: node, credential: "gh", variable: "GITHUB_TOKEN", stray: strayGitHub,
 		command: `$N $D/clients.mjs octokit $MODE`, answer: "from octokit", reason: "no grant for github:repos/delete on acme/web"},
 	{name: "slack", needs: node, credential: "slack", variable: "SLACK_BOT_TOKEN", stray: "xoxb-123456789012-123456789012-abcdefghijklmnopqrstuvwx",
-		command: `$N $D/clients.mjs slack $MODE`, answer: "1700000000.000100", reason: "An API error occurred"},
+		command: `$N $D/clients.mjs slack $MODE`, answer: "1700000000.000100", reason: "no grant for slack:chat.delete"},
 	{name: "openai", needs: node, credential: "openai", variable: "OPENAI_API_KEY", stray: "sk-0123456789abcdefghijABCDEFGHIJ0123456789abcdefgh",
 		command: `$N $D/clients.mjs openai $MODE`, answer: "hello from the model", reason: "no grant for openai:models.delete"},
 	{name: "stripe", needs: node, credential: "stripe", variable: "STRIPE_API_KEY", stray: "sk_test_0123456789abcdefghijABCD",

@@ -219,6 +219,7 @@ type Record struct {
 	Agent    struct{ ID, Instance, Owner string }
 	Human    struct{ Sub, Iss, Email string }
 	Session  string
+	Purpose  string
 	Action   struct{ ID, Service, Operation, Access string }
 	Resource map[string]any
 	Request  struct {

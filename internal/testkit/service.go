@@ -39,6 +39,7 @@ type Service struct {
 	srv   *http.Server
 	done  chan error
 	conns atomic.Int64
+	open  atomic.Int64
 
 	mu   sync.Mutex
 	list []*Received
@@ -57,8 +58,12 @@ func Serve(ca *certs.Authority, h http.Handler) (*Service, error) {
 		TLSConfig: serverTLS(ca, "h2", "http/1.1"),
 		ErrorLog:  log.New(io.Discard, "", 0),
 		ConnState: func(_ net.Conn, st http.ConnState) {
-			if st == http.StateNew {
+			switch st {
+			case http.StateNew:
 				s.conns.Add(1)
+				s.open.Add(1)
+			case http.StateHijacked, http.StateClosed:
+				s.open.Add(-1)
 			}
 		},
 	}
@@ -71,6 +76,9 @@ func (s *Service) Addr() string { return s.ln.Addr().String() }
 
 // Conns is the number of connections accepted so far.
 func (s *Service) Conns() int64 { return s.conns.Load() }
+
+// Open is the number of connections that are open now, without upgraded ones.
+func (s *Service) Open() int64 { return s.open.Load() }
 
 // Close cuts every connection and waits for the listener to end.
 func (s *Service) Close() error {
