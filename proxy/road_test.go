@@ -338,3 +338,42 @@ func TestChallenge(t *testing.T) {
 func basicAuth(user, pass string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+pass))
 }
+
+// TestPassThrough opens uninspected tunnels to hosts that no service names, where
+// policy allows it at CONNECT, and never with a credential.
+func TestPassThrough(t *testing.T) {
+	d := newRoad(t, func(o *Options, _ *upstream.Options) { o.TunnelUnknown = true })
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(d.ca.PEM())
+	conn, err := d.tunnelTo("raw.example.com:443", "raw.example.com")
+	if err == nil {
+		t.Fatalf("the tunnel was intercepted: %v", conn.ConnectionState().PeerCertificates[0].Issuer)
+	}
+	conn.Close()
+	c := d.client(false)
+	c.Transport.(*http.Transport).TLSClientConfig.InsecureSkipVerify = true // the service's own certificate, as the agent sees it
+	req, _ := http.NewRequest("GET", "https://raw.example.com/x", nil)
+	req.Header.Set("Authorization", "Bearer "+d.handle)
+	resp, err := c.Do(req)
+	check(t, err)
+	io.Copy(io.Discard, resp.Body)
+	if got := d.received(); len(got) != 1 || got[0].Header.Get("Authorization") != "Bearer "+d.handle {
+		t.Errorf("the service received %+v", got)
+	}
+	if _, err := d.client(false).Get("https://other.example.com/"); err == nil || !strings.Contains(err.Error(), "Forbidden") {
+		t.Errorf("a tunnel that policy does not allow: %v", err)
+	}
+	c.CloseIdleConnections()
+	known := d.request("GET", "https://api.acme.dev/x", nil)
+	resp, err = d.client(false).Do(known)
+	check(t, err)
+	if resp.Header.Get("Chaperone-Decision") == "" {
+		t.Error("a known host passed uninspected")
+	}
+	rs := d.records(4)
+	for _, x := range rs {
+		if x.Decision.Request.Method == "CONNECT" && x.Decision.Decision.Result == "allow" && (x.Decision.Agent.ID != "bot" || x.Decision.Credential.ID != "") {
+			t.Errorf("record %s", x.Decision.Raw)
+		}
+	}
+}
