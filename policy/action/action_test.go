@@ -4,8 +4,11 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"os"
 	"path"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -471,6 +474,20 @@ func BenchmarkLoad(b *testing.B) {
 	for b.Loop() {
 		if _, err := Load(Shipped(), nil); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestServicesAreDocumented holds docs/services.md to the catalogue.
+func TestServicesAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/services.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range shippedCatalogue(t).Services() {
+		row := regexp.MustCompile("(?m)^\\| `" + s.Name + "` \\|.*\\| " + strconv.Itoa(len(s.Rows())) + " \\|.*\\| " + s.License + " \\|$")
+		if !row.Match(doc) {
+			t.Errorf("docs/services.md has no row for %s with %d operations and licence %s", s.Name, len(s.Rows()), s.License)
 		}
 	}
 }
