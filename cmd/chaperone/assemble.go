@@ -220,6 +220,9 @@ func (r *road) listen() (net.Listener, error) {
 		return nil, fmt.Errorf("listening for agents: %w", err)
 	}
 	own := ln.Addr().(*net.TCPAddr).AddrPort()
+	if r.s.TLS.Cert == "" && !own.Addr().Unmap().IsLoopback() {
+		r.logger.Warn("agents send their session tokens in clear to an address that others can reach; set tls: in the configuration", "listen", own.String())
+	}
 	forbidden := []netip.AddrPort{own}
 	if m, err := netip.ParseAddrPort(r.s.Metrics); err == nil {
 		forbidden = append(forbidden, m)
@@ -352,7 +355,11 @@ func installationKey(ctx context.Context, s *settings.Settings) (credential.Key,
 	}
 	switch {
 	case s.Key.Env != "":
-		return parse([]byte(os.Getenv(s.Key.Env)), nil)
+		text, ok := os.LookupEnv(s.Key.Env)
+		if !ok {
+			return credential.Key{}, fmt.Errorf("reading installation key: variable %s is not set: %w", s.Key.Env, credential.ErrKey)
+		}
+		return parse([]byte(text), nil)
 	case len(s.Key.Command) > 0:
 		return parse(exec.CommandContext(ctx, s.Key.Command[0], s.Key.Command[1:]...).Output())
 	case s.Key.File != "":

@@ -64,7 +64,7 @@ func (s *secretSource) read(ctx context.Context, a *app) ([]byte, error) {
 		}
 		return b, nil
 	}
-	b, err := io.ReadAll(io.LimitReader(a.stdin, maxSecret))
+	b, err := io.ReadAll(io.LimitReader(a.stdin, maxSecret+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading secret: %w", err)
 	}
@@ -89,6 +89,9 @@ other half where the client puts the handle there), header and query (with --pla
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			secret, err := from.read(c.Context(), a)
+			if err == nil && len(secret) > maxSecret {
+				err = problem.Failure(fmt.Errorf("reading secret: it is longer than %d bytes", maxSecret), "see that the source is the secret and nothing else")
+			}
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package admin
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -43,7 +44,7 @@ func open(t *testing.T) (*Client, *credential.Vault) {
 		t.Fatal(err)
 	}
 	s := New(Options{
-		Directory: directory, Vault: vault, Catalogue: func() *action.Catalogue { return catalogue }, Metrics: http.NotFoundHandler(),
+		Directory: directory, Vault: vault, Catalogue: func() *action.Catalogue { return catalogue }, Metrics: http.NotFoundHandler(), Logger: slog.New(slog.DiscardHandler),
 		Status:   func() Status { return Status{Ready: true, Trust: dir} },
 		ProxyURL: func(agent, token string) string { return "http://" + agent + ":" + token + "@proxy" },
 	})

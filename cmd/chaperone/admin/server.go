@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"chaperone/cmd/chaperone/problem"
@@ -23,6 +25,7 @@ type Options struct {
 	Vault     *credential.Vault
 	Catalogue func() *action.Catalogue // the one in force
 	Metrics   http.Handler
+	Logger    *slog.Logger // told of every change
 	Status    func() Status
 	// Reload builds policy and catalogue anew and swaps them in; on an error the
 	// last good ones stay.
@@ -63,7 +66,7 @@ func New(o Options) *Server {
 	mux.Handle("GET /v1/status", answer(s.status))
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", o.Metrics)
-	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second}
+	s.http = &http.Server{Handler: s.noting(mux), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second}
 	return s
 }
 
@@ -95,6 +98,32 @@ func (s *Server) Serve(ln net.Listener) error { return s.http.Serve(ln) }
 
 // Close ends it at once.
 func (s *Server) Close() error { return s.http.Close() }
+
+// noting logs every change that is asked for but heartbeats: its path, which holds
+// ids only, and how it ended.
+func (s *Server) noting(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet || strings.HasSuffix(r.URL.Path, "/heartbeat") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		n := &noted{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(n, r)
+		s.o.Logger.Info("admin", "change", r.Method+" "+r.URL.Path, "status", n.status)
+	})
+}
+
+// noted remembers the status of an answer.
+type noted struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (n *noted) WriteHeader(status int) {
+	n.status = status
+	n.ResponseWriter.WriteHeader(status)
+}
 
 // answer decodes the request's body into In where it has one, and encodes what f
 // returns or its error as a problem.

@@ -139,8 +139,16 @@ func Load(path string) (*Settings, error) {
 	}
 	s.File = abs
 	s.settle(filepath.Dir(abs))
+	if len(s.Admin) > maxSocket {
+		what := fmt.Sprintf("admin: %s is %d bytes long, and a socket's path has at most %d; name a shorter one", s.Admin, len(s.Admin), maxSocket)
+		return nil, &Faults{File: path, List: []Fault{{What: what}}}
+	}
 	return s, nil
 }
+
+// maxSocket is the longest path that every system takes for a socket, in bytes:
+// macOS has room for 104 with the zero at its end.
+const maxSocket = 103
 
 // LoadDefault is Load, but a file that is missing gives the defaults, relative to
 // the directory in which it would be.
