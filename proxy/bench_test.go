@@ -1,0 +1,63 @@
+package proxy
+
+import (
+	"io"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// BenchmarkRoad is one small request through a warm tunnel, client and service in
+// the same process: what changes between two runs is the proxy's.
+func BenchmarkRoad(b *testing.B) {
+	d := newRoad(b)
+	d.serve = func(w http.ResponseWriter, r *http.Request) {
+		d.mu.Lock()
+		d.seen = d.seen[:0]
+		d.mu.Unlock()
+		io.WriteString(w, `{"ok":true}`)
+	}
+	c := d.client(false)
+	b.ReportAllocs()
+	for b.Loop() {
+		resp, err := c.Do(d.request("GET", "https://api.acme.dev/x", nil))
+		if err != nil {
+			b.Fatal(err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+}
+
+// BenchmarkStations is identify, clarify, classify, present, decide, commit and
+// swap, without network.
+func BenchmarkStations(b *testing.B) {
+	d := newRoad(b)
+	caller, err := d.dir.Identify(basicAuth("bot", d.session.Token))
+	check(b, err)
+	door := &door{tunnel: &tunnel{caller: caller, host: "api.github.com", port: 443, scheme: "https"}}
+	r, err := http.NewRequest("GET", "https://api.github.com/repos/acme/web/issues?per_page=50", nil)
+	check(b, err)
+	r.RequestURI, r.Proto = "/repos/acme/web/issues?per_page=50", "HTTP/1.1"
+	header := http.Header{
+		"User-Agent": {"octokit-core.js/5.0.0 Node.js/24"}, "Accept": {"application/vnd.github+json"}, "Accept-Encoding": {"gzip, deflate"},
+		"X-Github-Api-Version": {"2022-11-28"}, "Connection": {"keep-alive"},
+	}
+	auth := []string{"Bearer " + d.handle}
+	r.Header = http.Header{}
+	b.ReportAllocs()
+	for b.Loop() {
+		for k, v := range header {
+			r.Header[k] = v
+		}
+		r.Header["Authorization"] = auth
+		x := d.server.arrive(nil, r, door)
+		for _, station := range []func() error{x.identify, x.clarify, x.classify, x.present, x.decide, x.commit, x.swap} {
+			if err := station(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		x.departed, x.returned, x.replied = time.Now(), time.Now(), time.Now()
+		x.close()
+	}
+}
