@@ -84,7 +84,7 @@ func TestClients(t *testing.T) {
 			}
 		})
 	}
-	w.sweep(t)
+	w.sweep(t, canary)
 	w.verb(t, "", "log", "verify")
 	if err := w.Stop(); err != nil {
 		t.Error(err)

@@ -61,7 +61,7 @@ func TestKillLosesNoRecord(t *testing.T) {
 	}
 	w.verb(t, "", "log", "verify")
 	w.verb(t, "", "session", "show", s.Session)
-	w.sweep(t)
+	w.sweep(t, s.secrets(t)...)
 	if err := w.Stop(); err != nil {
 		t.Error(err)
 	}
@@ -98,9 +98,6 @@ func TestNothingStaysBehind(t *testing.T) {
 	burst(1000) // what is made once is made now
 	burst(10_000)
 	c.CloseIdleConnections()
-	for _, s := range w.services {
-		s.Forget()
-	}
 	until(t, fmt.Sprintf("%d descriptors, as before,", before), func() bool { return w.descriptors(t) <= before })
 	if kept := w.services["api.github.com"].Open(); kept > 4*load {
 		t.Errorf("%d connections kept to the service", kept)
@@ -111,7 +108,7 @@ func TestNothingStaysBehind(t *testing.T) {
 	if got := w.metric(t, "go_goroutines"); got < 1 || got > 100 {
 		t.Errorf("%v goroutines when idle", got)
 	}
-	w.sweep(t)
+	w.sweep(t, s.secrets(t)...)
 	if err := w.Stop(); err != nil {
 		t.Error(err)
 	}

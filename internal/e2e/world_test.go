@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,7 +59,6 @@ type world struct {
 	*testkit.Program
 	dir      string
 	services map[string]*testkit.Service // by host
-	agents   *x509.CertPool              // what agents trust
 }
 
 // begin builds and starts everything, with an agent and a credential for each
@@ -164,12 +164,28 @@ func (w *world) received() (n int) {
 	return n
 }
 
-// sweep searches everything that the proxy wrote or says for the canary.
-func (w *world) sweep(t *testing.T) {
+// secrets are what may stand nowhere: the canary, the handle and the token.
+func (s session) secrets(t *testing.T) []string {
+	t.Helper()
+	u, err := url.Parse(s.ProxyURL)
+	if err != nil {
+		t.Fatal("the proxy's URL is none")
+	}
+	token, _ := u.User.Password()
+	if len(token) < 16 || len(s.Handles["gh"]) < 16 {
+		t.Fatal("the session has no token or no handle")
+	}
+	return []string{canary, token, s.Handles["gh"]}
+}
+
+// sweep searches everything that the proxy wrote or says for secrets.
+func (w *world) sweep(t *testing.T, secrets ...string) {
 	t.Helper()
 	look := func(where, text string) {
-		if strings.Contains(text, canary) {
-			t.Errorf("a secret is in %s", where)
+		for i, secret := range secrets {
+			if strings.Contains(text, secret) {
+				t.Errorf("secret %d is in %s", i, where)
+			}
 		}
 	}
 	look("what the program printed", w.Output())
