@@ -19,7 +19,7 @@ const load = 16 // agents' connections at once
 // to verify once the program started again.
 func TestKillLosesNoRecord(t *testing.T) {
 	w := begin(t)
-	s, c := w.open(t)
+	s, c := w.open(t, human)
 	service := w.services["api.github.com"]
 	var agents sync.WaitGroup
 	ctx, stop := context.WithCancel(t.Context())
@@ -74,7 +74,7 @@ func TestNothingStaysBehind(t *testing.T) {
 		t.Skip("10,000 requests")
 	}
 	w := begin(t)
-	s, c := w.open(t)
+	s, c := w.open(t, human)
 	burst := func(n int) {
 		var agents sync.WaitGroup
 		for i := range load {

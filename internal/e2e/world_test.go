@@ -138,7 +138,7 @@ type session struct {
 }
 
 // open makes a session with a handle for gh, and a client that uses it.
-func (w *world) open(t *testing.T) (session, *http.Client) {
+func (w *world) open(t *testing.T, human string) (session, *http.Client) {
 	t.Helper()
 	var s session
 	out := w.verb(t, "", "session", "create", "--agent", agent, "--human", human, "--credential", "gh", "--format", "json")
