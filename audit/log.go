@@ -94,6 +94,9 @@ func Open(o Options) (*Log, error) {
 	if o.Notice == nil {
 		o.Notice = func(string) {}
 	}
+	if info, err := os.Stat(o.Path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("opening decision log: %s is no file", o.Path)
+	}
 	lock, err := lockFile(o.Path + ".lock")
 	if err != nil {
 		return nil, fmt.Errorf("opening decision log: %w", err)

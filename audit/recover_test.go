@@ -138,3 +138,20 @@ func TestRemovedAndCutShort(t *testing.T) {
 		})
 	}
 }
+
+func TestDevicesAreLeftAlone(t *testing.T) {
+	before, err := os.Stat(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err := Open(Options{Path: os.DevNull}); err == nil {
+		l.Close()
+		t.Error("a device was taken for a log")
+	}
+	if after, err := os.Stat(os.DevNull); err != nil || after.Mode() != before.Mode() {
+		t.Errorf("its mode is now %v, %v", after.Mode(), err)
+	}
+	if _, err := os.Stat(os.DevNull + ".lock"); err == nil {
+		t.Error("a lock was left beside it")
+	}
+}

@@ -79,12 +79,16 @@ func openSegment(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info, err := f.Stat(); err != nil || info.Mode().Perm()&0o077 != 0 {
-		err = errors.Join(err, f.Chmod(0o600))
-		if err != nil {
-			f.Close()
-			return nil, err
-		}
+	info, err := f.Stat()
+	switch {
+	case err == nil && !info.Mode().IsRegular():
+		err = fmt.Errorf("%s is no file", path) // a device, whose mode is not ours to change
+	case err == nil && info.Mode().Perm()&0o077 != 0:
+		err = f.Chmod(0o600)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
 	}
 	return f, nil
 }

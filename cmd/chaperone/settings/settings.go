@@ -88,7 +88,7 @@ const (
 func Default() *Settings {
 	return &Settings{
 		Listen: "127.0.0.1:8080", State: "state", Store: "bolt",
-		Log: Log{Sync: time.Second}, UnknownHosts: DenyUnknown, Drain: 30 * time.Second,
+		Log: Log{Sync: time.Second, MaxSize: 256 << 20, MaxAge: 7 * 24 * time.Hour}, UnknownHosts: DenyUnknown, Drain: 30 * time.Second,
 	}
 }
 

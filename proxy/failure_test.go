@@ -1,0 +1,115 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"chaperone/policy"
+)
+
+// TestPolicyIsAskedAgain loads a policy between the decision and the request's
+// departure (W2).
+func TestPolicyIsAskedAgain(t *testing.T) {
+	d := newRoad(t)
+	d.gate.Use(swapped{d.gate})
+	resp, err := d.client(false).Do(d.request("GET", "https://api.acme.dev/x", nil))
+	check(t, err)
+	if resp.StatusCode != 403 || len(d.received()) > 0 {
+		t.Errorf("%d, the service received %+v", resp.StatusCode, d.received())
+	}
+}
+
+// swapped allows, and has a policy that denies loaded at the same moment.
+type swapped struct{ gate *policy.Gate }
+
+func (s swapped) Eval(context.Context, *policy.Question) (policy.Answer, error) {
+	s.gate.Use(denies{})
+	return policy.Answer{Result: policy.Allow}, nil
+}
+func (swapped) Revision() string { return "old" }
+func (swapped) ReadsBody() bool  { return false }
+
+type denies struct{}
+
+func (denies) Eval(context.Context, *policy.Question) (policy.Answer, error) {
+	return policy.Answer{Result: policy.Deny}, nil
+}
+func (denies) Revision() string { return "new" }
+func (denies) ReadsBody() bool  { return false }
+
+// broken fails as an engine may: with an error, or by panicking.
+type broken struct{ denies }
+
+func (broken) Eval(context.Context, *policy.Question) (policy.Answer, error) {
+	return policy.Answer{Result: policy.Allow}, errors.New("odd")
+}
+
+// TestEveryFailureRefuses (W3, W4, W6).
+func TestEveryFailureRefuses(t *testing.T) {
+	for name, tc := range map[string]struct {
+		harm func(*road)
+		want int
+	}{
+		"policy fails":    {func(d *road) { d.gate.Use(broken{}) }, 403},
+		"no policy":       {func(d *road) { *d.gate = policy.Gate{} }, 503},
+		"log is closed":   {func(d *road) { d.server.o.Log.Close() }, 503},
+		"credential gone": {func(d *road) { check(d.t, d.vault.Remove(d.t.Context(), "acme")) }, 403},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newRoad(t)
+			tc.harm(d)
+			resp, err := d.client(false).Do(d.request("GET", "https://api.acme.dev/x", nil))
+			check(t, err)
+			if resp.StatusCode != tc.want || len(d.received()) > 0 {
+				t.Errorf("%d, the service received %+v", resp.StatusCode, d.received())
+			}
+		})
+	}
+}
+
+// TestNothingIsLeftBehind sends many requests over many connections and looks for
+// goroutines and connections that stay.
+func TestNothingIsLeftBehind(t *testing.T) {
+	d := newRoad(t)
+	before := runtime.NumGoroutine()
+	const clients, each = 20, 500
+	var wg sync.WaitGroup
+	for i := range clients {
+		c := d.client(i%2 == 0)
+		wg.Go(func() {
+			for j := range each {
+				method := []string{"GET", "POST", "DELETE"}[j%3]
+				resp, err := c.Do(d.request(method, "https://api.acme.dev/x", nil))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+			}
+			c.CloseIdleConnections()
+		})
+	}
+	wg.Wait()
+	d.server.o.Upstream.Close()
+	d.service.CloseClientConnections()
+	deadline := time.Now().Add(10 * time.Second)
+	for runtime.NumGoroutine() > before+5 && time.Now().Before(deadline) {
+		runtime.Gosched()
+	}
+	if now := runtime.NumGoroutine(); now > before+5 {
+		buf := make([]byte, 1<<20)
+		t.Errorf("%d goroutines before, %d after\n%s", before, now, buf[:runtime.Stack(buf, true)])
+	}
+	if n := len(d.records(clients * each)); n != clients*each {
+		t.Errorf("%d records for %d requests", n, clients*each)
+	}
+	if n := len(d.server.taken.conns); n != 0 {
+		t.Errorf("%d connections are still taken over", n)
+	}
+}
