@@ -113,19 +113,18 @@ func (r *Record) Close() error {
 }
 
 type (
-	decisionEvent     Record
-	outcomeEvent      Record
-	agentObject       Record
-	humanObject       policy.Human
-	actionObject      policy.Action
-	resourceObject    policy.Resource
-	actObject         policy.Act
-	requestObject     Request
-	decisionObject    Decision
-	credentialObject  Credential
-	outcomeObject     Outcome
-	linkObject        policy.Link
-	obligationsObject map[string]any
+	decisionEvent    Record
+	outcomeEvent     Record
+	agentObject      Record
+	humanObject      policy.Human
+	actionObject     policy.Action
+	resourceObject   policy.Resource
+	actObject        policy.Act
+	requestObject    Request
+	decisionObject   Decision
+	credentialObject Credential
+	outcomeObject    Outcome
+	linkObject       policy.Link
 
 	textArray []string
 	linkArray []policy.Link

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"chaperone/audit"
 	"chaperone/credential"
@@ -155,7 +156,7 @@ func (x *exchange) refuse(err error) {
 	p.Detail = detail(f, err, x.answer.Reasons)
 	h := x.w.Header()
 	clear(h)
-	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Type", mediaType(x.r.Header["Accept"]))
 	h.Set("Cache-Control", "no-store")
 	h.Set("Chaperone-Decision", "deny; id="+x.rec.ID)
 	if f.status == http.StatusProxyAuthRequired {
@@ -179,6 +180,20 @@ func (x *exchange) refuse(err error) {
 		n, _ := x.w.Write(body)
 		x.received += int64(n)
 	}
+}
+
+// mediaType is that of a problem, or plain JSON for an agent that accepts JSON and
+// not that (RFC 9110 section 12.5.1): its SDK would take the body for bytes.
+func mediaType(accept []string) string {
+	const problem, plain = "application/problem+json", "application/json"
+	if len(accept) == 0 {
+		return problem
+	}
+	all := strings.ToLower(strings.Join(accept, ","))
+	if strings.Contains(all, "*/*") || strings.Contains(all, "application/*") || strings.Contains(all, problem) || !strings.Contains(all, "json") {
+		return problem
+	}
+	return plain
 }
 
 // detail is the sentence that says why: policy's own reasons, what about the

@@ -339,6 +339,22 @@ func basicAuth(user, pass string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+pass))
 }
 
+// TestRefusalsAreNegotiated gives SDKs that accept JSON only the same body as JSON.
+func TestRefusalsAreNegotiated(t *testing.T) {
+	for accept, want := range map[string]string{
+		"": "application/problem+json", "*/*": "application/problem+json", "text/html": "application/problem+json", "application/json, */*": "application/problem+json",
+		"application/vnd.github.v3+json": "application/json", "application/json": "application/json", "application/problem+json, application/json": "application/problem+json",
+	} {
+		var list []string
+		if accept != "" {
+			list = []string{accept}
+		}
+		if got := mediaType(list); got != want {
+			t.Errorf("%q: got %s, want %s", accept, got, want)
+		}
+	}
+}
+
 // TestPassThrough opens uninspected tunnels to hosts that no service names, where
 // policy allows it at CONNECT, and never with a credential.
 func TestPassThrough(t *testing.T) {

@@ -105,11 +105,11 @@ func describeTests(w io.Writer, r *opa.TestReport, failed int) {
 
 // asked is the question that the flags of eval put.
 type asked struct {
-	agent, owner, human, credential, data string
-	labels                                map[string]string
-	scopes                                []string
-	input                                 string
-	trace                                 bool
+	agent, owner, human, data string
+	labels                    map[string]string
+	scopes                    []string
+	input                     string
+	trace                     bool
 }
 
 func (a *app) policyEval() *cobra.Command {

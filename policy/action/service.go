@@ -60,7 +60,6 @@ type ResourceRule struct {
 // operation is one row of a catalogue, ready to be handed out.
 type operation struct {
 	action policy.Action
-	rule   *rule
 	marks  []string
 }
 

@@ -167,7 +167,7 @@ func TestFraming(t *testing.T) {
 func TestSpellingIsKept(t *testing.T) {
 	addr, _ := script(t, "HTTP/1.1 200 OK\r\nx-ODD-name: a\r\nx-ODD-name: b\r\ncontent-length: 0\r\n\r\n")
 	resp, _, err := send1(t, client(t, addr), get("/x"))
-	if err != nil || len(resp.Header["x-ODD-name"]) != 2 {
+	if err != nil || len(map[string][]string(resp.Header)["x-ODD-name"]) != 2 {
 		t.Errorf("%v, %v", resp, err)
 	}
 }

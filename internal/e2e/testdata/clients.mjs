@@ -36,9 +36,7 @@ const [client, mode] = process.argv.slice(2);
 try {
   console.log(await clients[client](mode));
 } catch (err) {
-  // Octokit takes a media type that it does not know for bytes; Slack's client keeps
-  // the body of an answer that is not 200 beside its message.
-  const data = err.response?.data;
-  console.log(err.message, err.body ?? "", data instanceof ArrayBuffer ? new TextDecoder().decode(data) : "");
+  // Slack's client keeps the body of an answer that is not 200 beside its message.
+  console.log(err.message, err.body ?? "");
   process.exitCode = 1;
 }
