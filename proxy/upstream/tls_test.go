@@ -119,9 +119,21 @@ func TestCorporateProxy(t *testing.T) {
 	if _, body, err := send1(t, c, r); err != nil || body != "through" {
 		t.Errorf("%q, %v", body, err)
 	}
-	if got := fmt.Sprint(auth.Load()); got != "CONNECT svc.example:443 Basic Y29ycDpwdw==" {
+	const asked = "CONNECT svc.example:443 Basic Y29ycDpwdw=="
+	if got := fmt.Sprint(auth.Load()); got != asked {
 		t.Errorf("the corporate proxy was asked %q", got)
 	}
+	auth.Store("")
+	r.Method = "CONNECT"
+	conn, err := c.Tunnel(t.Context(), permit(t, r), r.Target())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tc := tls.Client(conn, &tls.Config{RootCAs: pool, ServerName: "svc.example"})
+	if err := tc.Handshake(); err != nil || fmt.Sprint(auth.Load()) != asked {
+		t.Errorf("a tunnel through the corporate proxy: %v, asked %q", err, auth.Load())
+	}
+	tc.Close()
 }
 
 func TestFewConnectionsUnderLoad(t *testing.T) {

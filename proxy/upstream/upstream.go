@@ -316,18 +316,6 @@ func (r *Request) request(ctx context.Context) *http.Request {
 	return req.WithContext(ctx)
 }
 
-// Tunnel connects to a host for an uninspected tunnel.
-func (c *Client) Tunnel(ctx context.Context, p *policy.Permit, t policy.Target) (net.Conn, error) {
-	if err := p.Redeem(ctx, t); err != nil {
-		return nil, err
-	}
-	conn, err := c.dial(ctx, "tcp", net.JoinHostPort(t.Host, strconv.Itoa(t.Port)))
-	if err != nil {
-		return nil, classify(ctx, err)
-	}
-	return conn, nil
-}
-
 // classify tells what an error of net/http means for the exchange.
 func classify(ctx context.Context, err error) error {
 	var op *net.OpError
