@@ -61,3 +61,28 @@ func BenchmarkStations(b *testing.B) {
 		x.close()
 	}
 }
+
+// BenchmarkRoadParallel is BenchmarkRoad with 64 clients.
+func BenchmarkRoadParallel(b *testing.B) {
+	d := newRoad(b)
+	d.serve = func(w http.ResponseWriter, r *http.Request) {
+		d.mu.Lock()
+		d.seen = d.seen[:0]
+		d.mu.Unlock()
+		io.WriteString(w, `{"ok":true}`)
+	}
+	b.ReportAllocs()
+	b.SetParallelism(32)
+	b.RunParallel(func(pb *testing.PB) {
+		c := d.client(false)
+		for pb.Next() {
+			resp, err := c.Do(d.request("GET", "https://api.acme.dev/x", nil))
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+	})
+}

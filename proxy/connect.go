@@ -104,14 +104,15 @@ func (x *exchange) admit() (*tunnel, error) {
 // intercept takes a tunnel over and hands it to the inner server. It runs on the
 // goroutine that served the CONNECT and leaves nothing of it behind.
 func (s *Server) intercept(r *http.Request, g *guard.Conn, t *tunnel) {
-	t.Conn = g.Release()
-	t.detach = t.caller.Attach(t)
+	first := &peeked{Conn: g.Release()}
+	t.Conn = first
+	t.attach()
 	if _, err := io.WriteString(t.Conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
 		t.Close()
 		return
 	}
 	t.SetDeadline(time.Now().Add(s.o.HandshakeTimeout))
-	if !t.speaksTLS() {
+	if !first.isTLS() {
 		t.scheme = "http"
 		t.SetDeadline(time.Time{})
 		s.handover.give(guard.New(t))
@@ -132,35 +133,38 @@ func (s *Server) intercept(r *http.Request, g *guard.Conn, t *tunnel) {
 	s.handover.give(guard.New(tc))
 }
 
-// speaksTLS looks at the first byte: 22 begins a TLS handshake (RFC 8446 section
-// 5.1) and no HTTP request. The byte is read again by whoever comes next.
-func (t *tunnel) speaksTLS() bool {
-	var first [1]byte
-	if n, _ := t.Conn.Read(first[:]); n == 0 {
-		return true // the handshake will find the connection ended
-	}
-	t.Conn = &behind{Conn: t.Conn, first: first[0], unread: true}
-	return first[0] == 22
-}
-
-// behind is a connection whose first byte was read already.
-type behind struct {
+// peeked is a connection whose first byte can be looked at.
+type peeked struct {
 	net.Conn
-	first  byte
-	unread bool
+	first byte
+	held  bool // first has been read from the connection and by nobody else
 }
 
-func (b *behind) Read(p []byte) (int, error) {
-	if !b.unread || len(p) == 0 {
-		return b.Conn.Read(p)
+// isTLS looks at the first byte: 22 begins a TLS handshake (RFC 8446 section 5.1)
+// and no HTTP request. A connection that has ended counts as TLS, whose handshake
+// will find out.
+func (p *peeked) isTLS() bool {
+	var b [1]byte
+	if n, _ := p.Conn.Read(b[:]); n == 0 {
+		return true
 	}
-	b.unread = false
-	p[0] = b.first
+	p.first, p.held = b[0], true
+	return p.first == 22
+}
+
+// Read reads the first byte again.
+func (p *peeked) Read(b []byte) (int, error) {
+	if !p.held || len(b) == 0 {
+		return p.Conn.Read(b)
+	}
+	p.held = false
+	b[0] = p.first
 	return 1, nil
 }
 
-func (b *behind) CloseWrite() error {
-	if h, ok := b.Conn.(interface{ CloseWrite() error }); ok {
+// CloseWrite closes the sending half where the connection can.
+func (p *peeked) CloseWrite() error {
+	if h, ok := p.Conn.(interface{ CloseWrite() error }); ok {
 		return h.CloseWrite()
 	}
 	return nil

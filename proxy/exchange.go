@@ -241,7 +241,10 @@ func (x *exchange) close() {
 	now := time.Now()
 	rec := x.rec
 	o := &rec.Outcome
-	o.BytesIn, o.BytesOut = x.sent.n.Load(), x.received
+	o.BytesOut = x.received
+	if !x.departed.IsZero() {
+		o.BytesIn = x.sent.n.Load()
+	}
 	o.Total = now.Sub(rec.Arrived)
 	o.Added = o.Total
 	if !x.departed.IsZero() {

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"chaperone/policy"
+	"chaperone/proxy/identity"
 )
 
 // TestPolicyIsAskedAgain loads a policy between the decision and the request's
@@ -42,7 +45,7 @@ func (denies) Eval(context.Context, *policy.Question) (policy.Answer, error) {
 func (denies) Revision() string { return "new" }
 func (denies) ReadsBody() bool  { return false }
 
-// broken fails as an engine may: with an error, or by panicking.
+// broken fails as an engine may.
 type broken struct{ denies }
 
 func (broken) Eval(context.Context, *policy.Question) (policy.Answer, error) {
@@ -69,6 +72,46 @@ func TestEveryFailureRefuses(t *testing.T) {
 				t.Errorf("%d, the service received %+v", resp.StatusCode, d.received())
 			}
 		})
+	}
+}
+
+// faulty panics with a secret in hand.
+type faulty struct{ denies }
+
+func (faulty) Eval(context.Context, *policy.Question) (policy.Answer, error) { panic(canary) }
+
+// TestPanic cuts the exchange, leaves a record and tells the operator where, and
+// nobody what the value was.
+func TestPanic(t *testing.T) {
+	d := newRoad(t)
+	d.gate.Use(faulty{})
+	if resp, err := d.client(false).Do(d.request("GET", "https://api.acme.dev/x", nil)); err == nil {
+		t.Errorf("answered %d", resp.StatusCode)
+	}
+	x := d.records(1)[0]
+	d.server.Close()
+	if said := d.operation.String(); x.Outcome.Outcome.Error != "internal" || x.Decision.Alarm != "internal" || !strings.Contains(said, "faulty") || !strings.Contains(said, x.Decision.ID) || strings.Contains(said, canary) {
+		t.Errorf("record %s, said %s", x.Outcome.Raw, said)
+	}
+	if len(d.received()) > 0 {
+		t.Error("it was forwarded")
+	}
+}
+
+// TestTunnelOfAnEndedSession attaches a tunnel whose session ended a moment before.
+func TestTunnelOfAnEndedSession(t *testing.T) {
+	d := newRoad(t)
+	caller, err := d.dir.Identify(basicAuth("bot", d.session.Token))
+	check(t, err)
+	_, err = d.dir.Revoke(t.Context(), identity.Target{Session: d.session.ID}, "test", "me")
+	check(t, err)
+	a, b := net.Pipe()
+	tun := &tunnel{Conn: a, caller: caller}
+	tun.attach()
+	tun.Close()
+	b.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := b.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the tunnel is open: %v", err)
 	}
 }
 

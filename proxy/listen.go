@@ -19,22 +19,42 @@ type door struct {
 
 // tunnel is an intercepted CONNECT: one caller's way to one authority.
 type tunnel struct {
-	net.Conn
-	caller *identity.Caller
-	host   string // lower-case A-label or IP, no port
-	port   int
-	scheme string // what is spoken inside
+	net.Conn // set before attach and never after: a revocation closes it from another goroutine
+	caller   *identity.Caller
+	host     string // lower-case A-label or IP, no port
+	port     int
+	scheme   string // what is spoken inside
+
+	mu     sync.Mutex
+	closed bool
 	detach func()
-	once   sync.Once
 }
 
 // ServerName is the only name for which a certificate may be shown inside.
 func (t *tunnel) ServerName() string { return t.host }
 
+// attach has the tunnel closed when its caller's session ends.
+func (t *tunnel) attach() {
+	detach := t.caller.Attach(t)
+	t.mu.Lock()
+	closed := t.closed
+	t.detach = detach
+	t.mu.Unlock()
+	if closed { // the session ended in between
+		detach()
+	}
+}
+
 // Close closes the connection to the agent. It may be called more than once and
 // from any goroutine.
 func (t *tunnel) Close() error {
-	t.once.Do(t.detach)
+	t.mu.Lock()
+	detach := t.detach
+	t.closed, t.detach = true, nil
+	t.mu.Unlock()
+	if detach != nil {
+		detach()
+	}
 	return t.Conn.Close()
 }
 

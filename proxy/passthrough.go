@@ -3,6 +3,7 @@ package proxy
 import (
 	"io"
 	"net/http"
+	"time"
 
 	"chaperone/policy"
 	"chaperone/proxy/guard"
@@ -28,7 +29,9 @@ func (x *exchange) tunnelThrough(t *tunnel) error {
 	if err := x.commit(); err != nil {
 		return err
 	}
+	x.departed = time.Now()
 	service, err := x.s.o.Upstream.Tunnel(x.r.Context(), x.permit, q.Request.Target())
+	x.returned = time.Now()
 	if err != nil {
 		return err
 	}
@@ -39,7 +42,7 @@ func (x *exchange) tunnelThrough(t *tunnel) error {
 	}
 	x.started = true
 	t.Conn = conn.(*guard.Conn).Release()
-	t.detach = t.caller.Attach(t)
+	t.attach()
 	defer t.Close()
 	defer x.s.taken.add(t)()
 	if _, err := io.WriteString(t.Conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -162,9 +163,25 @@ func (s *Server) Close() {
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, d *door) {
 	x := s.arrive(w, r, d)
 	defer x.close()
+	defer x.survive()
 	if err := x.pass(); err != nil {
 		x.refuse(err)
 	}
+}
+
+// survive turns a fault of the program into a record and a message with the place
+// where it happened, and never with a value: that might be a secret. The exchange
+// is cut.
+func (x *exchange) survive() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p != http.ErrAbortHandler {
+		x.note(errFault)
+		x.s.o.Logger.Error("fault while serving a request", "id", x.rec.ID, "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+	}
+	panic(http.ErrAbortHandler)
 }
 
 // pass is the road. The first error ends the journey.

@@ -26,6 +26,8 @@ var (
 	errTrace = errors.New("TRACE is not forwarded")
 	// errNotProxied is a request to the listener itself.
 	errNotProxied = errors.New("not a proxy request")
+	// errFault stands for a panic.
+	errFault = errors.New("fault of the proxy")
 	// errBody is wrapped when the agent's body could not be read.
 	errBody = errors.New("reading the request body")
 )

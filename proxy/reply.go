@@ -75,7 +75,8 @@ func (x *exchange) answerHead(resp *http.Response) {
 	stripAnswer(resp.Header)
 	h := x.w.Header()
 	for k, v := range resp.Header {
-		h[answerName(k)] = v
+		name := answerName(k)
+		h[name] = append(h[name], v...) // two spellings of one name are one field
 	}
 	// net/http would add these of its own accord; the agent gets what the service said.
 	for _, name := range [...]string{"Date", "Content-Type"} {
