@@ -14,7 +14,7 @@ var (
 	kAgent, kInstance, kHuman, kSession     = text("agent"), text("instance"), text("human"), text("session")
 	kAction, kResource, kResourceKeys       = text("action"), text("resource"), text("resource_keys")
 	kActions, kRequest, kCredential, kPhase = text("actions"), text("request"), text("credential"), text("phase")
-	kTime, kGrants                          = text("time"), text("grants")
+	kTime, kGrants, kRaw                    = text("time"), text("grants"), text("raw")
 	kID, kOwner, kLabels, kSub, kIss        = text("id"), text("owner"), text("labels"), text("sub"), text("iss")
 	kEmail, kGroups, kPurpose, kScope       = text("email"), text("groups"), text("purpose"), text("scope")
 	kCreated, kExpires, kParent, kChain     = text("created"), text("expires"), text("parent"), text("chain")
@@ -90,6 +90,12 @@ func (e *Engine) input(q *policy.Question) ast.Value {
 	}
 	if e.reads.resource {
 		resource = resourceTerm(&q.Resource)
+	} else if e.reads.resourceID {
+		resource = ast.ObjectTerm(pair{kType, maybe(q.Resource.Type)}, pair{kID, maybe(q.Resource.ID)})
+	}
+	raw := null
+	if e.reads.raw && !q.Action.Known {
+		raw = ast.ObjectTerm(pair{kPath, segments(request.Path)})
 	}
 	if e.reads.actions {
 		actions = actionsTerm(q.Actions)
@@ -102,7 +108,7 @@ func (e *Engine) input(q *policy.Question) ast.Value {
 			pair{kMethod, text(request.Method)}, pair{kScheme, text(request.Scheme)}, pair{kHost, text(request.Host)}, pair{kPort, number(int64(request.Port))},
 			pair{kPath, path}, pair{kQuery, query}, pair{kHeaders, headers}, pair{kBody, body}, pair{kBodyState, text(string(request.BodyState))},
 		)},
-		pair{kCredential, credential}, pair{kPhase, phase}, pair{kTime, now}, pair{kGrants, c.grants},
+		pair{kCredential, credential}, pair{kPhase, phase}, pair{kTime, now}, pair{kGrants, c.grants}, pair{kRaw, raw},
 	)
 }
 

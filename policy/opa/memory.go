@@ -116,6 +116,8 @@ func (r *reads) key(k key, q *policy.Question) key {
 	k = k.action(&q.Action).list(q.Resource.Keys)
 	if r.resource {
 		k = k.resource(&q.Resource)
+	} else if r.resourceID {
+		k = k.text(q.Resource.Type).text(q.Resource.ID)
 	}
 	if r.actions {
 		k = k.number(int64(len(q.Actions)))
@@ -124,7 +126,7 @@ func (r *reads) key(k key, q *policy.Question) key {
 		}
 	}
 	k = k.text(q.Request.Method).text(q.Request.Scheme).text(q.Request.Host).number(int64(q.Request.Port)).text(string(q.Request.BodyState))
-	if r.path {
+	if r.path || r.raw && !q.Action.Known {
 		k = k.text(q.Request.Path)
 	}
 	if r.credential {

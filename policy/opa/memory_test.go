@@ -69,7 +69,7 @@ func plain() *policy.Question {
 // differ are kept apart, whatever part of the input the policy reads.
 func TestNoTwoInputsShareAKey(t *testing.T) {
 	policies := map[string]*Engine{"shipped": engine(t, testGrants)}
-	for _, ref := range []string{"agent.labels.x", "instance", "human", "session", "session.scope", "session.chain", "action", "resource", "resource.id", "actions", "request.path", "credential", "phase", "time", "grants"} {
+	for _, ref := range []string{"agent.labels.x", "instance", "human", "session", "session.scope", "session.chain", "action", "resource", "resource.id", "resource.type", "resource.owner", "raw", "raw.path", "actions", "request.path", "credential", "phase", "time", "grants"} {
 		e, err := Load(Options{FS: custom(fmt.Sprintf("decision := {\"result\": \"allow\"} if input.%s", ref))})
 		if err != nil {
 			t.Fatal(err)
@@ -80,16 +80,27 @@ func TestNoTwoInputsShareAKey(t *testing.T) {
 	whole.reads = readsAll
 	whole.reads.headers, whole.reads.query, whole.reads.body = false, false, false
 	policies["everything"] = &whole
+	unnamed := func() *policy.Question {
+		q := plain()
+		q.Action, q.Resource = policy.Action{Access: policy.AccessUnknown}, policy.Resource{}
+		return q
+	}
 	for name, e := range policies {
-		was, key := e.input(plain()), e.reads.key(nil, plain())
-		for what, change := range changes {
-			q := plain()
-			change(q)
-			if differs := e.input(q).Compare(was) != 0; differs && bytes.Equal(e.reads.key(nil, q), key) {
-				t.Errorf("%s: another %s, another input, the same key", name, what)
-			} else if name == "everything" && !differs {
-				t.Errorf("another %s does not show in the input", what)
-			}
+		sameKeySameInput(t, name+", unknown action", e, unnamed)
+		sameKeySameInput(t, name, e, plain)
+	}
+}
+
+func sameKeySameInput(t *testing.T, name string, e *Engine, plain func() *policy.Question) {
+	t.Helper()
+	was, key := e.input(plain()), e.reads.key(nil, plain())
+	for what, change := range changes {
+		q := plain()
+		change(q)
+		if differs := e.input(q).Compare(was) != 0; differs && bytes.Equal(e.reads.key(nil, q), key) {
+			t.Errorf("%s: another %s, another input, the same key", name, what)
+		} else if name == "everything" && !differs {
+			t.Errorf("another %s does not show in the input", what)
 		}
 	}
 }

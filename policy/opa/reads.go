@@ -8,14 +8,15 @@ import (
 // to is neither made nor part of what an answer is remembered under.
 type reads struct {
 	query, headers, body, path              bool
-	resource, actions, credential           bool
+	resourceID, resource, raw               bool
+	actions, credential                     bool
 	session, scope, chain, instance, labels bool
 	phase, time, grants                     bool
 }
 
 // readsAll is for input that people look at.
 var readsAll = reads{
-	query: true, headers: true, body: true, path: true, resource: true, actions: true, credential: true,
+	query: true, headers: true, body: true, path: true, resourceID: true, resource: true, raw: true, actions: true, credential: true,
 	session: true, scope: true, chain: true, instance: true, labels: true, phase: true, time: true, grants: true,
 }
 
@@ -34,6 +35,10 @@ func readsOf(refs []ast.Ref) reads {
 				*part.flag = true
 			}
 		}
+		if !known || name == "resource" {
+			r.resourceID = true
+			r.resource = r.resource || sub != "id" && sub != "type" // a parameter, or all of them
+		}
 	}
 	return r
 }
@@ -47,7 +52,7 @@ type part struct {
 func (r *reads) parts() []part {
 	return []part{
 		{&r.query, "request", "query"}, {&r.headers, "request", "headers"}, {&r.body, "request", "body"}, {&r.path, "request", "path"},
-		{&r.resource, "resource", ""}, {&r.actions, "actions", ""}, {&r.credential, "credential", ""},
+		{&r.raw, "raw", ""}, {&r.actions, "actions", ""}, {&r.credential, "credential", ""},
 		{&r.scope, "session", "scope"}, {&r.chain, "session", "chain"}, {&r.session, "session", "id"}, {&r.session, "session", "purpose"},
 		{&r.session, "session", "created"}, {&r.session, "session", "expires"}, {&r.session, "session", "parent"},
 		{&r.instance, "instance", ""}, {&r.labels, "agent", "labels"}, {&r.phase, "phase", ""}, {&r.time, "time", ""}, {&r.grants, "grants", ""},

@@ -153,7 +153,9 @@ _scope_reaches(scope) if {
 }
 
 # _raw holds where a raw grant reaches the request by host, method and path. A
-# path that a server might read in another way is reached by none.
+# path that a server might read in another way is reached by none. The path is that
+# of input.raw, which is there for unknown actions only: an answer about a known one
+# then does not depend on the path, and is remembered for all issues of a repository.
 _raw(grants) if {
 	some grant in grants
 	grant.hosts[input.request.host]
@@ -173,17 +175,17 @@ _beneath(prefix) if {
 }
 
 _odd_path if {
-	some segment in input.request.path
+	some segment in input.raw.path
 	segment in {".", ".."}
 }
 
 _odd_path if {
-	some segment in input.request.path
+	some segment in input.raw.path
 	some mark in ["/", "\\", ";", "%"]
 	contains(segment, mark)
 }
 
-_path := sprintf("/%s", [concat("/", input.request.path)])
+_path := sprintf("/%s", [concat("/", input.raw.path)])
 
 _who := sprintf("Agent %s", [input.agent.id])
 

@@ -18,6 +18,7 @@ _question := {
 	"request": {"method": "POST", "scheme": "https", "host": "api.github.com", "port": 443, "path": ["repos", "acme", "web", "issues"]},
 	"credential": null,
 	"phase": "request",
+	"raw": null,
 	"time": 0,
 	"grants": {"agent": {"allow": _issues, "ask": {}, "deny": {}, "raw": [], "autonomous": false}, "human": {"allow": _all, "ask": {}, "deny": {}, "raw": []}},
 }
@@ -114,6 +115,7 @@ _unknown := json.patch(_question, [
 	{"op": "replace", "path": "/action", "value": {"id": "", "service": "", "operation": null, "access": "unknown", "known": false, "keys": []}},
 	{"op": "replace", "path": "/resource_keys", "value": []},
 	{"op": "replace", "path": "/grants/agent/allow", "value": _all},
+	{"op": "replace", "path": "/raw", "value": {"path": ["repos", "acme", "web", "issues"]}},
 ])
 
 _raw := [{"hosts": {"api.github.com": true}, "methods": {"POST": true}, "path_prefix": "/repos/acme/"}]
@@ -132,7 +134,7 @@ test_raw_grant if {
 	d.result == "allow"
 	other := chaperone.decision with input as json.patch(both, [{"op": "replace", "path": "/request/method", "value": "DELETE"}])
 	other.result == "deny"
-	elsewhere := chaperone.decision with input as json.patch(both, [{"op": "replace", "path": "/request/path", "value": ["repos", "other"]}])
+	elsewhere := chaperone.decision with input as json.patch(both, [{"op": "replace", "path": "/raw/path", "value": ["repos", "other"]}])
 	elsewhere.result == "deny"
 	only_agent := chaperone.decision with input as json.patch(both, [{"op": "replace", "path": "/grants/human/raw", "value": []}])
 	only_agent.result == "deny"
@@ -142,7 +144,7 @@ _raw_path(path) := d.result if {
 	d := chaperone.decision with input as json.patch(_unknown, [
 		{"op": "replace", "path": "/grants/agent/raw", "value": [{"hosts": {"api.github.com": true}, "methods": {"POST": true}, "path_prefix": "/repos"}]},
 		{"op": "replace", "path": "/grants/human/raw", "value": [{"hosts": {"api.github.com": true}, "methods": {"POST": true}, "path_prefix": "/"}]},
-		{"op": "replace", "path": "/request/path", "value": path},
+		{"op": "replace", "path": "/raw/path", "value": path},
 	])
 }
 
