@@ -82,7 +82,7 @@ func TestNoTwoInputsShareAKey(t *testing.T) {
 	policies["everything"] = &whole
 	unnamed := func() *policy.Question {
 		q := plain()
-		q.Action, q.Resource = policy.Action{Access: policy.AccessUnknown}, policy.Resource{}
+		q.Action.Known = false
 		return q
 	}
 	for name, e := range policies {
