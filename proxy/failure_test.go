@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 
 	"chaperone/policy"
 	"chaperone/proxy/identity"
+	"chaperone/proxy/upstream"
 )
 
 // TestPolicyIsAskedAgain loads a policy between the decision and the request's
@@ -72,6 +74,21 @@ func TestEveryFailureRefuses(t *testing.T) {
 				t.Errorf("%d, the service received %+v", resp.StatusCode, d.received())
 			}
 		})
+	}
+}
+
+// TestServiceFails tells that it was the service, and not the decision.
+func TestServiceFails(t *testing.T) {
+	d := newRoad(t, func(_ *Options, u *upstream.Options) { u.Resolve["api.acme.dev"] = "127.0.0.1:1" })
+	resp, err := d.client(false).Do(d.request("POST", "https://api.acme.dev/x", nil))
+	check(t, err)
+	var p problem
+	check(t, json.NewDecoder(resp.Body).Decode(&p))
+	if resp.StatusCode != 502 || p.Title != "The service cannot be reached" || p.Detail != "The service cannot be reached." || p.Reasons != nil || !strings.HasPrefix(resp.Header.Get("Chaperone-Decision"), "allow; ") {
+		t.Errorf("%d %v %+v", resp.StatusCode, resp.Header, p)
+	}
+	if x := d.records(1)[0]; x.Decision.Decision.Result != "allow" || x.Outcome.Outcome.Error != "upstream_unreachable" || x.Outcome.Outcome.Indeterminate {
+		t.Errorf("record %s\n%s", x.Decision.Raw, x.Outcome.Raw)
 	}
 }
 

@@ -154,13 +154,20 @@ func (x *exchange) refuse(err error) {
 	if x.started {
 		return
 	}
-	p := problem{Type: "about:blank", Title: f.title, Status: f.status, DecisionID: x.rec.ID, Reasons: x.answer.Reasons, Hint: f.hint}
-	p.Detail = detail(f, err, x.answer.Reasons)
+	reasons, decided := x.answer.Reasons, "deny"
+	if x.rec.Decision.Result == policy.Allow { // what went wrong came after the decision
+		reasons = nil
+	}
+	if !x.departed.IsZero() && f.status >= http.StatusInternalServerError {
+		decided = "allow"
+	}
+	p := problem{Type: "about:blank", Title: f.title, Status: f.status, DecisionID: x.rec.ID, Reasons: reasons, Hint: f.hint}
+	p.Detail = detail(f, err, reasons)
 	h := x.w.Header()
 	clear(h)
 	h.Set("Content-Type", mediaType(x.r.Header["Accept"]))
 	h.Set("Cache-Control", "no-store")
-	h.Set("Chaperone-Decision", "deny; id="+x.rec.ID)
+	h.Set("Chaperone-Decision", decided+"; id="+x.rec.ID)
 	if f.status == http.StatusProxyAuthRequired {
 		h.Set("Proxy-Authenticate", `Basic realm="chaperone"`)
 	}
