@@ -143,6 +143,9 @@ func (x *exchange) present() error {
 	})
 	x.q.Credential = x.presented.Credential
 	x.q.Request.HiddenHeaders, x.q.Request.HiddenQuery = credential.HiddenHeaders, credential.HiddenQuery
+	if err == nil && x.presented.Credential != nil && x.q.Request.Scheme != "https" && !x.service.Cleartext {
+		return errCleartext // nothing says who answers there, and everybody on the way reads along
+	}
 	return err
 }
 

@@ -26,6 +26,8 @@ var (
 	errTrace = errors.New("TRACE is not forwarded")
 	// errNotProxied is a request to the listener itself.
 	errNotProxied = errors.New("not a proxy request")
+	// errCleartext refuses to send a credential without TLS.
+	errCleartext = errors.New("a credential would go out without TLS")
 	// errFault stands for a panic.
 	errFault = errors.New("fault of the proxy")
 	// errBody is wrapped when the agent's body could not be read.
@@ -66,6 +68,7 @@ var refusals = []refusal{
 	{action.ErrBodyCredential, 403, "foreign_credential", "foreign_credential", "The body carries a credential", "Leave it out of the body and put the handle where the service takes credentials in the head."},
 	{action.ErrAmbiguous, 400, "unclear_request", "", "This is not one clear request", "Send path and parameters once, without needless encodings."},
 
+	{errCleartext, 403, "cleartext", "cleartext", "A credential is not sent over plain HTTP", "Request the service by https://; an operator can set cleartext for a service on a trusted network."},
 	{credential.ErrForeignCredential, 403, "foreign_credential", "foreign_credential", "The credential is not a handle of this session", "Remove it and use the handle that the session was given; ask for one with `chaperone credential add`."},
 	{credential.ErrHandleTheft, 403, "handle_theft", "handle_theft", "The handle belongs to another session", "Use the handles of this session only."},
 	{credential.ErrProxyToken, 403, "proxy_token", "handle_theft", "The session token is no credential", "It belongs into the proxy's address only."},

@@ -290,13 +290,28 @@ func TestAbsoluteForm(t *testing.T) {
 	}))
 	defer plain.Close()
 	d := newRoad(t, func(_ *Options, u *upstream.Options) { u.Resolve["api.acme.dev:80"] = plain.Listener.Addr().String() })
-	req, _ := http.NewRequest("GET", "http://api.acme.dev/x/y?z", nil)
-	req.Header.Set("Authorization", "Bearer "+d.session.Handles["acme"])
-	resp, err := d.client(false).Do(req)
+	ask := func(auth string) string {
+		req, _ := http.NewRequest("GET", "http://api.acme.dev/x/y?z", nil)
+		if auth != "" {
+			req.Header.Set("Authorization", auth)
+		}
+		resp, err := d.client(false).Do(req)
+		check(t, err)
+		body, _ := io.ReadAll(resp.Body)
+		return fmt.Sprintf("%d %s", resp.StatusCode, body)
+	}
+	if got := ask(""); got != "200 GET /x/y?z api.acme.dev " {
+		t.Errorf("without a credential: %s", got)
+	}
+	if got := ask("Bearer " + d.session.Handles["acme"]); !strings.HasPrefix(got, "403 ") || !strings.Contains(got, "plain HTTP") {
+		t.Errorf("a credential in clear: %s", got)
+	}
+	c, err := action.Load(action.Shipped(), []action.Service{{Name: "acme", Hosts: []string{"api.acme.dev"}, Places: []string{"bearer"}, Cleartext: true,
+		Paths: map[string]map[string]string{"/{path+}": {"GET": "get read"}}}})
 	check(t, err)
-	body, _ := io.ReadAll(resp.Body)
-	if string(body) != "GET /x/y?z api.acme.dev Bearer "+canary {
-		t.Errorf("got %d %s", resp.StatusCode, body)
+	check(t, d.server.UseCatalogue(c))
+	if got := ask("Bearer " + d.session.Handles["acme"]); got != "200 GET /x/y?z api.acme.dev Bearer "+canary {
+		t.Errorf("where the operator allows it: %s", got)
 	}
 	if r := d.records(1)[0]; r.Decision.Agent.ID != "bot" || r.Decision.Request.Host != "api.acme.dev" {
 		t.Errorf("record %s", r.Decision.Raw)

@@ -32,6 +32,9 @@ type Service struct {
 	// AllowForeign lets credentials pass that are no handles; AllowCookies lets cookies.
 	AllowForeign bool `json:"allow_foreign,omitempty" yaml:"allow_foreign"`
 	AllowCookies bool `json:"allow_cookies,omitempty" yaml:"allow_cookies"`
+	// Cleartext lets a credential go out over plain http://, for services on a network
+	// that is trusted. Without it a request that would is refused.
+	Cleartext bool `json:"cleartext,omitempty" yaml:"cleartext"`
 	// EncodedSlash admits %2F in path parameters.
 	EncodedSlash bool `json:"encoded_slash,omitempty" yaml:"encoded_slash"`
 	// Fold names parameters that the service compares without regard to case.
@@ -193,6 +196,7 @@ func (s *Service) merge(over *Service) *Service {
 	}
 	m.AllowForeign = m.AllowForeign || over.AllowForeign
 	m.AllowCookies = m.AllowCookies || over.AllowCookies
+	m.Cleartext = m.Cleartext || over.Cleartext
 	m.EncodedSlash = m.EncodedSlash || over.EncodedSlash
 	m.Paths = map[string]map[string]string{}
 	for _, from := range []*Service{s, over} {
