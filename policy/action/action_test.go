@@ -5,9 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -201,6 +199,20 @@ func TestConfusion(t *testing.T) {
 		if _, err := classify(t, c, &Request{Method: "POST", Host: "api.github.com", Path: "/user", Header: http.Header{h: {"DELETE"}}}); !errors.Is(err, ErrAmbiguous) {
 			t.Errorf("%s: %v", h, err)
 		}
+	}
+	form := &Request{Method: "POST", Host: "api.stripe.com", Path: "/v1/customers/cus_1", Header: http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}}
+	for body, want := range map[string]error{"name=x": nil, "name=x&_method=DELETE": ErrAmbiguous, "%5fmethod=DELETE": ErrAmbiguous, "payment_method=pm_1": nil} {
+		form.Body = []byte(body)
+		if c.NeedsBody(form) == 0 {
+			t.Error("the form is not asked for")
+		}
+		if _, err := classify(t, c, form); !errors.Is(err, want) {
+			t.Errorf("form %q: %v", body, err)
+		}
+	}
+	form.BodyState = policy.BodyTruncated
+	if q, _ := classify(t, c, form); q.Action.Known {
+		t.Error("a form that is too long has a name")
 	}
 	for _, p := range []string{"/repos/acme/web", "/repos/acme/a%20b", "/repos/acme/%E2%9C%93", "/repos/acme/100%25", "/repos/acme/a:b@c", "/repos/a.b/c..d", "/repos/acme/..."} {
 		if _, err := classify(t, c, &Request{Method: "GET", Host: "api.github.com", Path: p}); err != nil {
@@ -403,78 +415,6 @@ func TestFaults(t *testing.T) {
 	}
 	if _, err := Load(fstest.MapFS{"bad.json": {Data: []byte(`{"service":"x","hots":[]}`)}}, nil); err == nil || !strings.Contains(err.Error(), "bad.json") {
 		t.Errorf("a file with an unknown key: %v", err)
-	}
-}
-
-func FuzzPath(f *testing.F) {
-	for _, s := range []string{"/repos/acme/web", "/a/%2e%2e/b", "/a//b", "/a;b", "/%E2%9C%93"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, p string) {
-		if checkPath(p, false) != nil {
-			return
-		}
-		u, err := url.ParseRequestURI(p)
-		if err != nil {
-			t.Fatalf("%q passed and net/url refuses it: %v", p, err)
-		}
-		if clean := path.Clean(u.Path); clean != strings.TrimSuffix(u.Path, "/") && u.Path != "/" {
-			t.Fatalf("%q is cleaned to %q", u.Path, clean)
-		}
-		once, _ := url.PathUnescape(p)
-		if strings.Count(once, "/") != strings.Count(p, "/") {
-			t.Fatalf("%q gains slashes when decoded", p)
-		}
-		if twice, err := url.PathUnescape(once); err == nil && strings.Count(twice, "/") != strings.Count(p, "/") {
-			t.Fatalf("%q gains slashes when decoded twice", p)
-		}
-	})
-}
-
-func FuzzClassify(f *testing.F) {
-	c := shippedCatalogue(f)
-	f.Add("POST", "slack.com", "/api/chat.postMessage", "a=b", "application/json", []byte(`{"channel":"C"}`))
-	f.Add("POST", "api.github.com", "/graphql", "", "application/json", []byte(`{"query":"{viewer{login}}"}`))
-	f.Add("POST", "github.com", "/a/b/git-receive-pack", "", "application/x-git-receive-pack-request", []byte("0000"))
-	f.Fuzz(func(t *testing.T, method, host, p, query, kind string, body []byte) {
-		var q policy.Question
-		r := &Request{Method: method, Host: host, Path: p, RawQuery: query, Header: http.Header{"Content-Type": {kind}}, Body: body, BodyState: policy.BodyParsed}
-		if c.Classify(r, &q) != nil {
-			return
-		}
-		acts := append([]policy.Act{{Action: q.Action}}, q.Actions...)
-		for _, a := range acts {
-			if a.Action.Known != (a.Action.ID != "") || !a.Action.Known && len(a.Action.Keys) > 0 || a.Action.Known && !slices.Contains(a.Action.Keys, "*:*") {
-				t.Fatalf("%+v", a.Action)
-			}
-		}
-	})
-}
-
-func BenchmarkClassify(b *testing.B) {
-	c := shippedCatalogue(b)
-	for name, line := range map[string]string{"issues": "GET https://api.github.com/repos/acme/web/issues?per_page=50", "contents": "PUT https://api.github.com/repos/acme/web/contents/docs/a.md", "unknown": "GET https://api.github.com/nonesuch/x"} {
-		r := request(line)
-		r.Header = http.Header{"User-Agent": {"x"}}
-		r.BodyState = policy.BodyAbsent
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				var q policy.Question
-				if err := c.Classify(r, &q); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
-func BenchmarkLoad(b *testing.B) {
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := Load(Shipped(), nil); err != nil {
-			b.Fatal(err)
-		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -285,7 +286,16 @@ func (c *Catalogue) NeedsBody(r *Request) int {
 	case k.graphql[r.Path], len(k.Arguments) > 0 && !h.git && hasArguments(r.Header):
 		return maxBody
 	}
+	if mayOverride(r) {
+		return maxBody
+	}
 	return 0
+}
+
+// mayOverride reports whether the body is a form, in which some frameworks look
+// for another method.
+func mayOverride(r *Request) bool {
+	return r.Method == http.MethodPost && formOf(r.Header) == urlForm
 }
 
 // Classify fills in the action and resource of q, or its actions when they are
@@ -307,6 +317,9 @@ func (c *Catalogue) Classify(r *Request, q *policy.Question) error {
 	case h == nil:
 		q.Action = unknown("", "unknown_host")
 		return nil
+	case mayOverride(r) && r.BodyState == policy.BodyTruncated:
+		q.Action = unknown(h.service.Name, "body")
+		return nil
 	case h.git:
 		return h.service.git(r, q)
 	case h.service.graphql[r.Path]:
@@ -323,14 +336,24 @@ func checkOverride(r *Request) error {
 			return fmt.Errorf("%w: a method override", ErrAmbiguous)
 		}
 	}
-	if strings.Contains(r.RawQuery, "_method=") {
-		for pair := range strings.SplitSeq(r.RawQuery, "&") {
-			if strings.HasPrefix(pair, "_method=") {
-				return fmt.Errorf("%w: a method override", ErrAmbiguous)
-			}
-		}
+	if overrides(r.RawQuery) || mayOverride(r) && overrides(string(r.Body)) {
+		return fmt.Errorf("%w: a method override", ErrAmbiguous)
 	}
 	return nil
+}
+
+// overrides reports whether a form or query has a parameter _method.
+func overrides(form string) bool {
+	if !strings.Contains(form, "method") {
+		return false
+	}
+	for pair := range strings.SplitSeq(form, "&") {
+		name, _, _ := strings.Cut(pair, "=")
+		if plain, err := url.QueryUnescape(name); err == nil && plain == "_method" {
+			return true
+		}
+	}
+	return false
 }
 
 // rest names an action by method and path.
