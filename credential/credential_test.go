@@ -173,6 +173,7 @@ func TestPresentRefuses(t *testing.T) {
 		"foreign SigV4":               {set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIA/x/y/s3/aws4_request, Signature=z"), ErrForeignCredential},
 		"foreign key field":           {set("X-Goog-Api-Key", foreign), ErrForeignCredential},
 		"foreign declared field":      {set("X-Api-Key", foreign), ErrForeignCredential},
+		"foreign key, underscores":    {set("X_api_key", foreign), ErrForeignCredential},
 		"foreign query":               {func(r *Request) { r.RawQuery = "access_token=" + foreign }, ErrForeignCredential},
 		"foreign query, encoded name": {func(r *Request) { r.RawQuery = "access%5Ftoken=" + foreign }, ErrForeignCredential},
 		"foreign query, upper case":   {func(r *Request) { r.RawQuery = "Access_Token=" + foreign }, ErrForeignCredential},

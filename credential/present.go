@@ -95,6 +95,9 @@ func (v *Vault) field(p *Presented, r *Request, name string, values []string) er
 		}
 		return v.take(p, r, Place{KindHeader, name}, name, values[0])
 	}
+	if strings.IndexByte(name, '_') >= 0 && v.underscored(r, name) {
+		return fmt.Errorf("%w: the field %s, which some servers take for another", ErrForeignCredential, name)
+	}
 	for _, value := range values {
 		if findToken(value) {
 			return fmt.Errorf("%w: the field %s", ErrProxyToken, name)
@@ -104,6 +107,13 @@ func (v *Vault) field(p *Presented, r *Request, name string, values []string) er
 		}
 	}
 	return nil
+}
+
+// underscored reports whether a field is one that takes credentials once its
+// underscores are hyphens, as they are to servers that pass fields on as variables.
+func (v *Vault) underscored(r *Request, name string) bool {
+	plain := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+	return plain == "Authorization" || plain == "Cookie" || sensitiveHeaders[plain] || r.Places.has(Place{KindHeader, plain})
 }
 
 // authorization looks at Authorization: a scheme with a handle behind it, or

@@ -195,7 +195,7 @@ func TestConfusion(t *testing.T) {
 			t.Errorf("query, %s: %v", name, err)
 		}
 	}
-	for _, h := range []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
+	for _, h := range []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", http.CanonicalHeaderKey("X_HTTP_METHOD_OVERRIDE")} {
 		if _, err := classify(t, c, &Request{Method: "POST", Host: "api.github.com", Path: "/user", Header: http.Header{h: {"DELETE"}}}); !errors.Is(err, ErrAmbiguous) {
 			t.Errorf("%s: %v", h, err)
 		}

@@ -331,7 +331,7 @@ func (c *Catalogue) Classify(r *Request, q *policy.Question) error {
 // checkOverride refuses requests that ask to be taken for another method: some
 // frameworks honour these, and what was decided would not be what is done.
 func checkOverride(r *Request) error {
-	for _, name := range [...]string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
+	for _, name := range [...]string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X_http_method_override", "X_http_method", "X_method_override"} {
 		if len(r.Header[name]) > 0 {
 			return fmt.Errorf("%w: a method override", ErrAmbiguous)
 		}

@@ -67,6 +67,7 @@ func TestFaults(t *testing.T) {
 		"escape in the host":          {"GET http://a%2eb/ HTTP/1.1\r\nHost: a.b\r\n\r\n", faultTarget},
 		"broken escape":               {"GET /%zz HTTP/1.1\r\n" + host + "\r\n", faultTarget},
 		"broken escape in the query":  {"GET /?%zz HTTP/1.1\r\n" + host + "\r\n", ""},
+		"length with an underscore":   {"POST / HTTP/1.1\r\n" + host + "Content_Length: 3\r\n\r\n", faultField},
 		"no host":                     {"GET / HTTP/1.1\r\nX: y\r\n\r\n", faultHost},
 		"two hosts":                   {"GET / HTTP/1.1\r\n" + host + host + "\r\n", faultHost},
 		"empty line first":            {"\r\nGET / HTTP/1.1\r\n" + host + "\r\n", faultLine},

@@ -138,10 +138,17 @@ func (m *message) field(line []byte) string {
 	if !all(value, fieldByte) {
 		return faultField
 	}
+	if bytes.IndexByte(name, '_') >= 0 && framingName(bytes.ReplaceAll(name, []byte("_"), []byte("-"))) {
+		return faultField // some servers take it for the one with hyphens
+	}
 	if !canonical(name) {
 		m.spelled = append(m.spelled, string(name))
 	}
 	return m.framing(name, value)
+}
+
+func framingName(name []byte) bool {
+	return equal(name, "content-length") || equal(name, "transfer-encoding")
 }
 
 func (m *message) framing(name, value []byte) string {
