@@ -326,12 +326,13 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 	j, _ := json.Marshal(holder)
 	var log strings.Builder
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "s", s, "h", holder, "k", k)
-	out := string(j) + log.String()
+	var out strings.Builder
+	out.WriteString(string(j) + log.String())
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%q", "%d"} {
-		out += fmt.Sprintf(verb+verb+verb+verb, s, &s, holder, &holder)
+		out.WriteString(fmt.Sprintf(verb+verb+verb+verb, s, &s, holder, &holder))
 	}
-	if strings.Contains(out, "canary") || strings.Contains(out, fmt.Sprintf("%x", canary[:8])) {
-		t.Errorf("printed: %s", out)
+	if strings.Contains(out.String(), "canary") || strings.Contains(out.String(), fmt.Sprintf("%x", canary[:8])) {
+		t.Errorf("printed: %s", out.String())
 	}
 }
 

@@ -3,6 +3,7 @@ package credential
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -74,12 +75,7 @@ func (p Place) String() string {
 }
 
 func (p *Places) has(at Place) bool {
-	for _, q := range p.list {
-		if q == at {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(p.list, at)
 }
 
 // sensitiveHeaders are the fields in which some service or other takes a

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"testing"
 	"time"
@@ -47,9 +48,7 @@ func BenchmarkStations(b *testing.B) {
 	r.Header = http.Header{}
 	b.ReportAllocs()
 	for b.Loop() {
-		for k, v := range header {
-			r.Header[k] = v
-		}
+		maps.Copy(r.Header, header)
 		r.Header["Authorization"] = auth
 		x := d.server.arrive(nil, r, door)
 		for _, station := range []func() error{x.identify, x.clarify, x.classify, x.present, x.decide, x.commit, x.swap} {

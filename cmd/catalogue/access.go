@@ -23,7 +23,7 @@ var readVerbs = set(`get retrieve check download search find lookup render count
 
 func set(s string) map[string]bool {
 	m := map[string]bool{}
-	for _, w := range strings.Fields(s) {
+	for w := range strings.FieldsSeq(s) {
 		m[w] = true
 	}
 	return m

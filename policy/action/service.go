@@ -3,6 +3,7 @@ package action
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -204,9 +205,7 @@ func (s *Service) merge(over *Service) *Service {
 			if m.Paths[path] == nil {
 				m.Paths[path] = map[string]string{}
 			}
-			for method, row := range methods {
-				m.Paths[path][method] = row
-			}
+			maps.Copy(m.Paths[path], methods)
 		}
 	}
 	return &m

@@ -261,7 +261,7 @@ func readable(target []byte) bool {
 		target = rest[end:]
 	}
 	path, _, _ := bytes.Cut(target, []byte("?"))
-	for i := 0; i < len(path); i++ {
+	for i := range path {
 		if path[i] == '%' && (i+2 >= len(path) || !hexadecimal(path[i+1]) || !hexadecimal(path[i+2])) {
 			return false
 		}
