@@ -148,7 +148,7 @@ func (r *decisionEvent) MarshalLogObject(e zapcore.ObjectEncoder) error {
 		e.AddArray("chain", (*linkArray)(&r.Chain))
 	}
 	text(e, "traceparent", r.Traceparent)
-	if r.Action.Service != "" || r.Action.Known {
+	if r.Action.Service != "" || r.Action.Known || r.Action.Why != "" {
 		object(e, "action", (*actionObject)(&r.Action))
 	}
 	if r.Resource.ID != "" || len(r.Resource.Params) > 0 {

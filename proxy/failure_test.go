@@ -92,6 +92,16 @@ func TestServiceFails(t *testing.T) {
 	}
 }
 
+// TestUnknownHost is refused inside its tunnel, and the record says what it is.
+func TestUnknownHost(t *testing.T) {
+	d := newRoad(t)
+	resp, err := d.client(false).Get("https://other.example.com/x")
+	check(t, err)
+	if x := d.records(1)[0]; resp.StatusCode != 403 || x.Decision.Action.Unknown != "unknown_host" || x.Decision.Request.Host != "other.example.com" {
+		t.Errorf("%d, record %s", resp.StatusCode, x.Decision.Raw)
+	}
+}
+
 // faulty panics with a secret in hand.
 type faulty struct{ denies }
 
