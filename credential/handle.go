@@ -4,7 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"hash/crc32"
-	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -125,15 +125,28 @@ func findEncoded(s string) bool {
 		if strings.IndexByte(s, '%') < 0 {
 			break
 		}
-		u, err := url.PathUnescape(s)
-		if err != nil {
-			break
-		}
-		if s = u; find(s) {
+		if s = unescape(s); find(s) {
 			return true
 		}
 	}
 	return findBase64(s)
+}
+
+// unescape decodes the percent-encoded bytes of s and leaves a stray percent sign
+// as it stands, so that one cannot keep the rest from being looked at.
+func unescape(s string) string {
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
+				out = append(out, byte(n))
+				i += 2
+				continue
+			}
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
 }
 
 // minBase64 is the length of a handle's payload in base64, in characters.

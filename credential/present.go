@@ -122,12 +122,16 @@ func (v *Vault) authorization(p *Presented, r *Request, values []string) error {
 	if len(values) != 1 {
 		return fmt.Errorf("%w: the field Authorization stands %d times", ErrAmbiguousCredential, len(values))
 	}
-	scheme, value, ok := strings.Cut(values[0], " ")
-	if !ok {
-		return v.take(p, r, Place{kind: KindBearer}, "Authorization", values[0])
-	}
+	scheme, value, _ := strings.Cut(values[0], " ")
 	value = strings.TrimLeft(value, " ")
-	if !strings.EqualFold(scheme, "basic") {
+	switch {
+	case value == "": // one word is the credential, whatever it looks like
+		return v.take(p, r, Place{kind: KindBearer}, "Authorization", scheme)
+	case findToken(scheme):
+		return fmt.Errorf("%w: the scheme of Authorization", ErrProxyToken)
+	case findEncoded(scheme):
+		return fmt.Errorf("%w: the scheme of Authorization", ErrHandlePlace)
+	case !strings.EqualFold(scheme, "basic"):
 		return v.take(p, r, Place{kind: KindBearer}, "Authorization", value)
 	}
 	user, pass, err := basicHalves(value)
@@ -135,6 +139,9 @@ func (v *Vault) authorization(p *Presented, r *Request, values []string) error {
 		return fmt.Errorf("%w: Basic credentials that cannot be read", ErrForeignCredential)
 	}
 	half := pass
+	if pass == "" { // the key stands alone, as Stripe has it
+		half = user
+	}
 	switch {
 	case IsHandle(user) && IsHandle(pass):
 		return fmt.Errorf("%w: both halves of Basic", ErrAmbiguousCredential)
@@ -355,7 +362,7 @@ func (p *Presented) write(secret string, out *Outgoing) error {
 		}
 		out.Header["Authorization"] = []string{scheme + " " + base64.StdEncoding.EncodeToString([]byte(user+":"+pass))}
 	case KindQuery:
-		raw, ok := replaceInQuery(out.RawQuery, p.place.name, url.QueryEscape(secret))
+		raw, ok := p.replaceInQuery(out.RawQuery, url.QueryEscape(secret))
 		if !ok {
 			return ErrHandlePlace
 		}
@@ -366,13 +373,15 @@ func (p *Presented) write(secret string, out *Outgoing) error {
 	return nil
 }
 
-// replaceInQuery changes the value of one parameter and no other byte.
-func replaceInQuery(raw, name, value string) (string, bool) {
+// replaceInQuery changes the value that is the handle and no other byte.
+func (p *Presented) replaceInQuery(raw, secret string) (string, bool) {
 	pairs := strings.Split(raw, "&")
 	for i, pair := range pairs {
-		key, _, _ := strings.Cut(pair, "=")
-		if plain, err := url.QueryUnescape(key); err == nil && plain == name {
-			pairs[i] = key + "=" + value
+		key, value, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(key)
+		text, verr := url.QueryUnescape(value)
+		if err == nil && verr == nil && name == p.place.name && text == p.text {
+			pairs[i] = key + "=" + secret
 			return strings.Join(pairs, "&"), true
 		}
 	}
