@@ -295,6 +295,59 @@ func TestVaultPersists(t *testing.T) {
 	}
 }
 
+// full is a store that can be read and takes no changes while it is full.
+type full struct {
+	store.Store
+	full bool
+}
+
+var errFull = errors.New("no space left")
+
+func (f *full) Delete(ctx context.Context, name string) error {
+	if f.full {
+		return errFull
+	}
+	return f.Store.Delete(ctx, name)
+}
+
+func TestRevocationThatTheStoreDidNotTake(t *testing.T) {
+	b := vault(t)
+	kv := &full{Store: b.kv, full: true}
+	b.Vault.kv = kv
+	all := func(*Handle) bool { return true }
+	r := b.request()
+	r.Header["Authorization"] = []string{"Bearer " + b.handle["mine"]}
+	if n, err := b.Revoke(t.Context(), all); n == 0 || !errors.Is(err, errFull) {
+		t.Fatalf("revoked %d, %v", n, err)
+	}
+	if _, err := b.Present(r); !errors.Is(err, ErrHandleRevoked) {
+		t.Errorf("a handle that is revoked in memory: %v", err)
+	}
+	if err := b.Remove(t.Context(), "gh"); !errors.Is(err, errFull) {
+		t.Errorf("removing: %v", err)
+	}
+	if _, err := b.Issue(t.Context(), "gh", "s_1", "", time.Now().Add(time.Hour)); !errors.Is(err, ErrUnknown) {
+		t.Errorf("a handle for what is being removed: %v", err)
+	}
+	kv.full = false
+	if n, err := b.Revoke(t.Context(), all); n == 0 || err != nil {
+		t.Errorf("again: revoked %d, %v", n, err)
+	}
+	if err := b.Remove(t.Context(), "gh"); err != nil {
+		t.Errorf("removing again: %v", err)
+	}
+	again, err := Open(t.Context(), b.kv, b.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := again.Present(r); !errors.Is(err, ErrHandleUnknown) {
+		t.Errorf("after a restart: %v", err)
+	}
+	if n, err := b.Revoke(t.Context(), all); n != 0 || err != nil {
+		t.Errorf("with nothing left: revoked %d, %v", n, err)
+	}
+}
+
 func TestAddRefuses(t *testing.T) {
 	b := vault(t)
 	ok := Credential{ID: "new", Service: "github", Owner: "human:alice@acme.com", Kind: KindBearer}

@@ -253,7 +253,7 @@ func (v *Vault) take(p *Presented, r *Request, at Place, field, text string) err
 		return ErrHandleTheft
 	case h.Service != r.Service:
 		return ErrWrongService
-	case h.Revoked() || h.cred == nil:
+	case h.Revoked():
 		return ErrHandleRevoked
 	case !r.Now.Before(h.Expires):
 		return ErrHandleExpired

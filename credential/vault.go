@@ -59,10 +59,11 @@ type Vault struct {
 // kept is a credential in memory.
 type kept struct {
 	Credential
-	Sealed []byte `json:"sealed"`
-	place  Place
-	public policy.Credential // as policy sees it
-	open   atomic.Pointer[Secret]
+	Sealed  []byte `json:"sealed"`
+	place   Place
+	public  policy.Credential // as policy sees it
+	open    atomic.Pointer[Secret]
+	removed atomic.Bool // no handle opens it any more, not even one that is being issued
 }
 
 func (k *kept) publish() {
@@ -80,12 +81,15 @@ type Handle struct {
 	sum        [sha256.Size]byte
 	print      atomic.Pointer[string]
 	revoked    atomic.Bool
+	gone       atomic.Bool // from the store as well
 	uses       atomic.Int64
 	cred       *kept
 }
 
 // Revoked reports whether the handle was revoked.
-func (h *Handle) Revoked() bool { return h.revoked.Load() }
+func (h *Handle) Revoked() bool {
+	return h.revoked.Load() || h.cred == nil || h.cred.removed.Load()
+}
 
 // Uses returns how many requests the handle was swapped in since the program started.
 func (h *Handle) Uses() int64 { return h.uses.Load() }
@@ -166,9 +170,7 @@ func (v *Vault) load(ctx context.Context) error {
 		if _, err := hex.Decode(h.sum[:], []byte(s.Sum)); err != nil {
 			return fmt.Errorf("handle: %w", err)
 		}
-		if h.cred = v.credentials[s.Credential]; h.cred == nil {
-			h.revoked.Store(true)
-		}
+		h.cred = v.credentials[s.Credential] // nil, and the handle revoked, if it was removed
 		v.byID[h.ID] = h
 	}
 	return nil
@@ -259,17 +261,27 @@ func checkSecret(s Secret) (Secret, error) {
 	return NewSecret([]byte(b)), nil
 }
 
-// Remove forgets a credential and revokes its handles.
+// Remove forgets a credential and revokes its handles. After an error the handles
+// are revoked all the same, and Remove may be called again.
 func (v *Vault) Remove(ctx context.Context, id string) error {
-	v.mu.Lock()
+	v.mu.RLock()
 	k := v.credentials[id]
-	delete(v.credentials, id)
-	v.mu.Unlock()
+	v.mu.RUnlock()
 	if k == nil {
 		return fmt.Errorf("%w: %s", ErrUnknown, id)
 	}
+	k.removed.Store(true)
 	_, err := v.Revoke(ctx, func(h *Handle) bool { return h.Credential == id })
-	return errors.Join(err, v.kv.Delete(ctx, credentialPrefix+id))
+	if err = errors.Join(err, v.kv.Delete(ctx, credentialPrefix+id)); err != nil {
+		return fmt.Errorf("removing credential %s: %w", id, err)
+	}
+	v.mu.Lock()
+	if v.credentials[id] == k {
+		delete(v.credentials, id)
+	}
+	v.mu.Unlock()
+	k.open.Store(nil)
+	return nil
 }
 
 // List returns all credentials by id.
@@ -299,7 +311,7 @@ func (v *Vault) Issue(ctx context.Context, credential, session, prefix string, e
 	v.mu.RLock()
 	k := v.credentials[credential]
 	v.mu.RUnlock()
-	if k == nil {
+	if k == nil || k.removed.Load() {
 		return "", fmt.Errorf("%w: %s", ErrUnknown, credential)
 	}
 	text, id := newHandle(prefix)
@@ -333,23 +345,33 @@ func (v *Vault) Handles(session string) []*Handle {
 }
 
 // Revoke revokes the handles that match selects, at once, and returns how many.
+// After an error the store still has some of them, and would bring them back with
+// a restart; Revoke may then be called again.
 func (v *Vault) Revoke(ctx context.Context, match func(*Handle) bool) (int, error) {
 	var hit []*Handle
 	v.mu.RLock()
 	for _, h := range v.byID {
-		if match(h) && h.revoked.CompareAndSwap(false, true) {
+		if match(h) && !h.gone.Load() {
+			h.revoked.Store(true)
 			hit = append(hit, h)
 		}
 	}
 	v.mu.RUnlock()
-	var err error
+	var errs error
 	for _, h := range hit { // gone from the store: not known after a restart, so refused then as well
-		err = errors.Join(err, v.kv.Delete(ctx, handlePrefix+h.ID))
+		err := v.kv.Delete(ctx, handlePrefix+h.ID)
+		if err == nil {
+			h.gone.Store(true)
+		}
+		errs = errors.Join(errs, err)
 	}
-	return len(hit), err
+	if errs != nil {
+		return len(hit), fmt.Errorf("forgetting handles: %w", errs)
+	}
+	return len(hit), nil
 }
 
-// Sweep forgets handles that expired before now, and those revoked.
+// Sweep forgets handles that expired an hour before now.
 func (v *Vault) Sweep(now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
