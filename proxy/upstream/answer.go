@@ -25,7 +25,8 @@ type head struct {
 	header  http.Header
 	length  int64 // -1: not given
 	chunked bool
-	closing bool
+	closing bool     // the connection ends with this answer
+	keep    bool     // HTTP/1.0 says that it does not
 	trailer []string // announced, canonical
 }
 
@@ -65,6 +66,7 @@ func readHead(br *bufio.Reader) (*head, error) {
 		values = append(values, value)
 		h.header[name] = values[len(values)-1 : len(values) : len(values)]
 	}
+	h.closing = h.closing || h.minor == 0 && !h.keep
 	if h.chunked && h.length >= 0 {
 		return nil, protocolError("the answer has a length beside transfer-encoding")
 	}
@@ -118,7 +120,6 @@ func (h *head) statusLine(line string) error {
 		return protocolError("the status is out of range")
 	}
 	h.reason, h.minor = reason, int(version[7]-'0')
-	h.closing = h.minor == 0
 	return nil
 }
 
@@ -186,7 +187,7 @@ func (h *head) connection(value string) {
 		case "close":
 			h.closing = true
 		case "keep-alive":
-			h.closing = false
+			h.keep = true
 		}
 	}
 }
@@ -341,6 +342,17 @@ func (s switched) Close() error {
 // plainValue reports whether a field value can be written: no byte in it ends the
 // field (RFC 9110 section 5.5).
 func plainValue(s string) bool { return clean(s) }
+
+// plainTarget reports whether s can stand in a request line: no byte in it ends a
+// part of the line or the line (RFC 9112 section 3).
+func plainTarget(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] <= ' ' || s[i] == 0x7f {
+			return false
+		}
+	}
+	return true
+}
 
 // writeField writes one field line.
 func writeField(b *bytes.Buffer, name, value string) {

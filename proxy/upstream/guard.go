@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -114,14 +115,28 @@ func (g *guard) control(ctx context.Context, _, address string, _ syscall.RawCon
 	if err != nil {
 		return fmt.Errorf("%w: %s", ErrAddress, address)
 	}
+	d, _ := ctx.Value(dialKey{}).(dial)
+	return g.check(d, ap)
+}
+
+// literal refuses a host that is an address which may not be dialled. Behind a
+// corporate proxy this is all that can be known: names are resolved there.
+func (g *guard) literal(host string, port int) error {
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return nil // a name
+	}
+	return g.check(dial{authority: net.JoinHostPort(host, strconv.Itoa(port))}, netip.AddrPortFrom(a, uint16(port)))
+}
+
+func (g *guard) check(d dial, ap netip.AddrPort) error {
 	ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	if g.own(ap) {
-		return fmt.Errorf("%w: %s is this proxy", ErrAddress, address)
+		return fmt.Errorf("%w: %s is this proxy", ErrAddress, ap)
 	}
 	if public(ap.Addr()) {
 		return nil
 	}
-	d, _ := ctx.Value(dialKey{}).(dial)
 	if g.endpoints[d.authority] || g.endpoints[ap.String()] || d.trusted != "" {
 		return nil
 	}
@@ -130,7 +145,7 @@ func (g *guard) control(ctx context.Context, _, address string, _ syscall.RawCon
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: %s is private or special", ErrAddress, address)
+	return fmt.Errorf("%w: %s is private or special", ErrAddress, ap)
 }
 
 // own reports whether ap is one of the proxy's own listeners, under any address of
@@ -143,7 +158,7 @@ func (g *guard) own(ap netip.AddrPort) bool {
 		if f.Port() != ap.Port() {
 			continue
 		}
-		if f.Addr() == ap.Addr() || ap.Addr().IsLoopback() || ap.Addr().IsUnspecified() {
+		if f.Addr().Unmap() == ap.Addr() || ap.Addr().IsLoopback() || ap.Addr().IsUnspecified() {
 			return true
 		}
 		if f.Addr().IsUnspecified() && local(ap.Addr()) {

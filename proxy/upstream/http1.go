@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -65,6 +66,9 @@ func (r *Request) repeatable() bool {
 // writeHead writes the head, and behind it the body when that is small and its
 // length is known. It reports whether that was everything.
 func (r *Request) writeHead(b *bytes.Buffer) (whole bool, err error) {
+	if err := r.check(); err != nil {
+		return false, err
+	}
 	b.WriteString(r.Method)
 	b.WriteByte(' ')
 	b.WriteString(r.Path)
@@ -75,16 +79,10 @@ func (r *Request) writeHead(b *bytes.Buffer) (whole bool, err error) {
 	b.WriteString(" HTTP/1.1\r\n")
 	writeField(b, "Host", r.HostHeader)
 	for name, values := range r.Header {
-		if !token(name) {
-			return false, protocolError("a field name of the request is malformed")
-		}
 		if skipped(name) {
 			continue
 		}
 		for _, v := range values {
-			if !plainValue(v) {
-				return false, protocolError("a field value of the request holds a control byte")
-			}
 			writeField(b, name, v)
 		}
 	}
@@ -118,6 +116,29 @@ func (r *Request) writeHead(b *bytes.Buffer) (whole bool, err error) {
 	return true, nil
 }
 
+// check refuses what would end a line of the head, or the head, early.
+func (r *Request) check() error {
+	if !token(r.Method) || r.Path == "" || !plainTarget(r.Path) || !plainTarget(r.RawQuery) || !plainTarget(r.HostHeader) {
+		return protocolError("the request line or the host is malformed")
+	}
+	for name, values := range r.Header {
+		if !token(name) {
+			return protocolError("a field name of the request is malformed")
+		}
+		for _, v := range values {
+			if !plainValue(v) {
+				return protocolError("a field value of the request holds a control byte")
+			}
+		}
+	}
+	for name := range r.Trailer {
+		if !token(name) {
+			return protocolError("a trailer name of the request is malformed")
+		}
+	}
+	return nil
+}
+
 // takesBody reports whether a method without a body says so with a length of zero
 // (RFC 9110 section 8.6).
 func takesBody(method string) bool {
@@ -140,29 +161,36 @@ func skipped(name string) bool {
 // is k's until the body has ended.
 func (c *Client) exchange(ctx context.Context, k *conn, r *Request, out []byte, whole bool) (*http.Response, error) {
 	stop := context.AfterFunc(ctx, k.abort)
-	fail := func(err error, nothing bool) error {
+	up := upload{done: true}
+	fail := func(err error) error {
+		up.skip()
 		stop()
 		k.Close()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if nothing && k.used {
-			return fmt.Errorf("%w: %w", errStale, err)
-		}
 		return err
 	}
 	if _, err := k.Write(out); err != nil {
-		return nil, fail(err, true)
+		return nil, fail(k.stale(err))
 	}
-	up := upload{done: true}
 	if !whole {
 		up.start(k, r)
 	}
 	h, err := c.awaitHead(k, r, &up)
 	if err != nil {
-		return nil, fail(err, errors.Is(err, io.EOF) || k.br.Buffered() == 0 && !errors.Is(err, ErrProtocol))
+		return nil, fail(err)
 	}
 	return c.answer(k, r, h, &up, stop)
+}
+
+// stale marks an error that came before the first byte of an answer, on a connection
+// that had been idle. A service that is only slow is not gone.
+func (c *conn) stale(err error) error {
+	if !c.used || errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errStale, err)
 }
 
 // awaitHead reads interim answers, which are passed on, and then the final head.
@@ -171,6 +199,9 @@ func (c *Client) awaitHead(k *conn, r *Request, up *upload) (*head, error) {
 		if err := k.SetReadDeadline(time.Now().Add(c.o.HeaderTimeout)); err != nil {
 			return nil, err
 		}
+	}
+	if _, err := k.br.Peek(1); err != nil {
+		return nil, k.stale(err)
 	}
 	for interim := 0; ; interim++ {
 		h, err := readHead(k.br)
@@ -181,7 +212,7 @@ func (c *Client) awaitHead(k *conn, r *Request, up *upload) (*head, error) {
 			up.proceed()
 		}
 		if h.status == http.StatusSwitchingProtocols || h.status >= 200 {
-			up.proceed()
+			up.skip()
 			if c.o.HeaderTimeout > 0 {
 				err = k.SetReadDeadline(time.Time{})
 			}
@@ -238,7 +269,8 @@ func (c *Client) answer(k *conn, r *Request, h *head, up *upload, stop func() bo
 type upload struct {
 	mu    sync.Mutex
 	done  bool          // everything was sent, or there was nothing to send
-	ready chan struct{} // closed when the body may be sent
+	ready chan struct{} // closed when it is known whether the body is wanted
+	vain  bool          // it is not: the service gave its answer, or is gone; set before ready is closed
 	once  sync.Once
 }
 
@@ -252,7 +284,7 @@ func (u *upload) start(k *conn, r *Request) {
 		case <-u.ready:
 		case <-time.After(continueWait):
 		}
-		if send(k, r) != nil {
+		if u.unwanted() || send(k, r) != nil {
 			return // the reader finds the connection ended, or an answer that says why
 		}
 		u.mu.Lock()
@@ -261,11 +293,29 @@ func (u *upload) start(k *conn, r *Request) {
 	}()
 }
 
-// proceed lets the body go: the service said 100, or gave its answer.
+// proceed lets the body go: the service said 100, or was not asked to.
 func (u *upload) proceed() {
 	if u.ready != nil {
 		u.once.Do(func() { close(u.ready) })
 	}
+}
+
+// skip keeps a body back that still waits for its 100 (RFC 9110 section 10.1.1).
+func (u *upload) skip() {
+	if u.ready != nil {
+		u.once.Do(func() {
+			u.mu.Lock()
+			u.vain = true
+			u.mu.Unlock()
+			close(u.ready)
+		})
+	}
+}
+
+func (u *upload) unwanted() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.vain
 }
 
 func (u *upload) finished() bool {
@@ -278,27 +328,45 @@ var uploads = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }
 
 // send copies the body as it comes, with a chunk for each piece where its length is
 // not known. A body that ends early closes the connection, so that the service does
-// not take a part for the whole.
+// not take a part for the whole. A service that takes no more does not: its answer
+// may be on the way.
 func send(k *conn, r *Request) error {
+	s := &sink{k: k}
+	err := s.send(r)
+	if err != nil && !s.refused {
+		k.abort()
+	}
+	return err
+}
+
+// sink writes to a connection and remembers whether that failed.
+type sink struct {
+	k       *conn
+	refused bool
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	n, err := s.k.Write(p)
+	s.refused = s.refused || err != nil
+	return n, err
+}
+
+func (s *sink) send(r *Request) error {
 	buf := uploads.Get().(*[]byte)
 	defer uploads.Put(buf)
 	if r.ContentLength >= 0 {
-		n, err := io.CopyBuffer(struct{ io.Writer }{k}, struct{ io.Reader }{io.LimitReader(r.Body, r.ContentLength)}, *buf)
+		n, err := io.CopyBuffer(s, struct{ io.Reader }{io.LimitReader(r.Body, r.ContentLength)}, *buf)
 		if err == nil && n != r.ContentLength {
 			err = io.ErrUnexpectedEOF
 		}
-		if err != nil {
-			k.abort()
-		}
 		return err
 	}
-	w := httputil.NewChunkedWriter(&coalesced{k: k})
+	w := httputil.NewChunkedWriter(&coalesced{to: s})
 	_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r.Body}, *buf)
 	if err == nil {
 		err = w.Close()
 	}
 	if err != nil {
-		k.abort()
 		return err
 	}
 	var end bytes.Buffer
@@ -310,20 +378,20 @@ func send(k *conn, r *Request) error {
 		}
 	}
 	end.WriteString("\r\n")
-	_, err = k.Write(end.Bytes())
+	_, err = s.Write(end.Bytes())
 	return err
 }
 
 // coalesced gathers the three writes of a chunk (size, data, line end) into one.
 type coalesced struct {
-	k    *conn
+	to   io.Writer
 	held []byte
 }
 
 func (c *coalesced) Write(p []byte) (int, error) {
 	c.held = append(c.held, p...)
 	if len(p) == 2 && string(p) == "\r\n" || string(c.held) == "0\r\n" {
-		_, err := c.k.Write(c.held)
+		_, err := c.to.Write(c.held)
 		c.held = c.held[:0]
 		if err != nil {
 			return 0, err

@@ -24,6 +24,7 @@ type origin struct {
 type conn struct {
 	net.Conn
 	raw   syscall.RawConn // of the socket, to look whether it is still open
+	below *records        // what TLS reads from; nil without TLS
 	br    *bufio.Reader
 	to    origin
 	since time.Time // idle since
@@ -123,6 +124,9 @@ func (c *conn) quiet() bool {
 	if c.br.Buffered() > 0 || c.raw == nil {
 		return false
 	}
+	if c.below != nil {
+		return c.below.quiet(c.Conn)
+	}
 	open := false
 	err := c.raw.Read(func(fd uintptr) bool {
 		var b [1]byte
@@ -149,7 +153,8 @@ func (c *Client) open(ctx context.Context, to origin) (*conn, error) {
 	if to.scheme == "https" {
 		cfg := c.tls.Clone() // shares the session cache
 		cfg.ServerName = to.host
-		tc := tls.Client(nc, cfg)
+		k.below = &records{Conn: nc, raw: k.raw}
+		tc := tls.Client(k.below, cfg)
 		hctx, cancel := context.WithTimeout(ctx, c.o.TLSTimeout)
 		err := tc.HandshakeContext(hctx)
 		cancel()

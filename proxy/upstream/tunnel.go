@@ -25,7 +25,7 @@ func (c *Client) Tunnel(ctx context.Context, p *policy.Permit, t policy.Target) 
 	var err error
 	if c.o.Proxy == nil {
 		conn, err = c.dial(ctx, "tcp", address)
-	} else {
+	} else if err = c.guard.literal(t.Host, t.Port); err == nil {
 		conn, err = c.through(ctx, address)
 	}
 	if err != nil {

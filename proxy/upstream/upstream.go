@@ -163,6 +163,12 @@ func (c *Client) transport(h2 bool) *http.Transport {
 	}
 	if c.o.Proxy != nil {
 		t.Proxy = http.ProxyURL(c.o.Proxy)
+		t.OnProxyConnectResponse = func(_ context.Context, u *url.URL, _ *http.Request, resp *http.Response) error {
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+			return fmt.Errorf("%w: the corporate proxy %s answers %d", ErrDial, u.Host, resp.StatusCode)
+		}
 	}
 	t.Protocols.SetHTTP1(!h2)
 	t.Protocols.SetHTTP2(h2)
@@ -264,12 +270,24 @@ func (c *Client) Send(ctx context.Context, p *policy.Permit, r *Request) (*http.
 // carry chooses who sends r: this package's own HTTP/1.1, or net/http for HTTP/2
 // and for everything behind a corporate proxy.
 func (c *Client) carry(ctx context.Context, r *Request) (*http.Response, error) {
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	if c.o.Proxy != nil {
+		if err := c.guard.literal(r.Host, r.Port); err != nil {
+			return nil, err
+		}
+	}
 	_, h2 := c.onlyH2.Load(r.Host)
 	if r.Scheme == "https" && (h2 || r.Protocol == H2) {
 		return c.h2.RoundTrip(r.request(ctx))
 	}
 	if c.o.Proxy != nil {
-		return c.h1.RoundTrip(r.request(ctx))
+		req := r.request(ctx)
+		if r.Scheme == "http" { // a proxy takes the absolute form (RFC 9112 section 3.2.2)
+			req.URL.Opaque = "//" + r.HostHeader + r.Path
+		}
+		return c.h1.RoundTrip(req)
 	}
 	resp, err := c.roundTrip(ctx, r)
 	if refusesHTTP1(err) { // during the handshake: nothing was sent
@@ -295,10 +313,14 @@ func (r *Request) request(ctx context.Context) *http.Request {
 			Got1xxResponse: func(code int, h textproto.MIMEHeader) error { return r.On1xx(code, http.Header(h)) },
 		})
 	}
+	target := r.Path
+	if strings.HasPrefix(target, "//") { // net/http would take it for an authority
+		target = "//" + r.HostHeader + r.Path
+	}
 	req := &http.Request{
 		Method: r.Method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: r.Header, Host: r.HostHeader,
 		// An opaque path is the only one that net/http does not re-encode.
-		URL:           &url.URL{Scheme: r.Scheme, Host: net.JoinHostPort(r.Host, strconv.Itoa(r.Port)), Opaque: r.Path, RawQuery: r.RawQuery},
+		URL:           &url.URL{Scheme: r.Scheme, Host: net.JoinHostPort(r.Host, strconv.Itoa(r.Port)), Opaque: target, RawQuery: r.RawQuery},
 		ContentLength: r.ContentLength, Trailer: r.Trailer,
 	}
 	if r.Body != nil && r.ContentLength != 0 {
@@ -323,11 +345,11 @@ func classify(ctx context.Context, err error) error {
 	var record tls.RecordHeaderError
 	var timeout interface{ Timeout() bool }
 	switch {
-	case errors.Is(err, ErrAddress), errors.Is(err, ErrProtocol), errors.Is(err, ErrCanceled):
+	case errors.Is(err, ErrAddress), errors.Is(err, ErrDial), errors.Is(err, ErrProtocol), errors.Is(err, ErrCanceled):
 		return err
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", ErrCanceled, err)
-	case errors.As(err, &op) && op.Op == "dial", errors.As(err, new(*net.DNSError)):
+	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"), errors.As(err, new(*net.DNSError)):
 		return fmt.Errorf("%w: %w", ErrDial, err)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("%w: %w", ErrTimeout, err)
