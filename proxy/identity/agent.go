@@ -30,6 +30,9 @@ type Agent struct {
 	Created time.Time         `json:"created"`
 	Changed time.Time         `json:"changed"`
 	Reason  string            `json:"reason,omitzero"` // of the last change of state
+	// Credentials are all that any of its sessions was ever given a handle for, in
+	// order; they are remembered for its residue after the sessions are forgotten.
+	Credentials []string `json:"credentials,omitzero"`
 }
 
 // agent is an agent in memory. Its info is replaced whole.
@@ -37,6 +40,7 @@ type agent struct {
 	info    atomic.Pointer[Agent]
 	asked   policy.Agent // as policy sees it; shared by all requests
 	version uint64
+	unsaved bool // its state is not in the store yet; Directory.change guards it
 }
 
 func newAgent(a Agent, version uint64) *agent {
@@ -132,13 +136,14 @@ func (d *Directory) agent(name string) (*agent, error) {
 	return nil, fmt.Errorf("%w: %s", ErrUnknownAgent, name)
 }
 
-// SuspendAgent bars all that the agent does, at once; ResumeAgent lifts it.
+// SuspendAgent bars all that the agent does, at once; ResumeAgent lifts it. After
+// an error of the store the agent is barred all the same, until a restart.
 func (d *Directory) SuspendAgent(ctx context.Context, name, reason string) error {
-	if err := d.setState(ctx, name, Suspended, reason); err != nil {
-		return err
+	err := d.setState(ctx, name, Suspended, reason)
+	if a, _ := d.agent(name); a != nil && a.barred() != nil {
+		d.cut(func(s *session) bool { return s.agent == a })
 	}
-	d.cut(func(s *session) bool { return s.info.Agent == name })
-	return nil
+	return err
 }
 
 // ResumeAgent lets a suspended agent act again, in the sessions that it still has.
@@ -147,32 +152,56 @@ func (d *Directory) ResumeAgent(ctx context.Context, name string) error {
 }
 
 // RetireAgent ends an agent for good: its sessions and their handles are revoked.
-// What is left of it, by what chaperone knows, is returned as its residue.
+// What is left of it, by what chaperone knows, is returned as its residue. It may be
+// called again, after an error or for the residue alone.
 func (d *Directory) RetireAgent(ctx context.Context, name, reason, by string) ([]string, error) {
-	if err := d.setState(ctx, name, Retired, reason); err != nil {
+	if _, err := d.agent(name); err != nil {
 		return nil, err
 	}
-	given := map[string]bool{}
-	for _, s := range d.Sessions() {
-		if s.Agent == name {
-			for _, c := range s.Credentials {
-				given[c] = true
-			}
-		}
+	err := d.setState(ctx, name, Retired, reason)
+	_, rerr := d.Revoke(ctx, Target{Agent: name}, reason, by)
+	if err := errors.Join(err, rerr); err != nil {
+		return nil, err
 	}
-	if _, err := d.Revoke(ctx, Target{Agent: name}, reason, by); err != nil {
+	return d.residue(name)
+}
+
+// residue lists the credentials that are the agent's or were given to it.
+func (d *Directory) residue(name string) ([]string, error) {
+	a, err := d.Agent(name)
+	if err != nil {
 		return nil, err
 	}
 	var residue []string
+	kept := map[string]bool{}
 	for _, c := range d.o.Vault.List() {
+		kept[c.ID] = true
 		switch {
 		case c.Owner == "agent:"+name:
 			residue = append(residue, fmt.Sprintf("credential %s at %s belongs to the agent: revoke it there, then `chaperone credential remove %s`", c.ID, c.Service, c.ID))
-		case given[c.ID]:
+		case slices.Contains(a.Credentials, c.ID):
 			residue = append(residue, fmt.Sprintf("credential %s at %s was used by the agent (owner %s): look there for what it made", c.ID, c.Service, c.Owner))
 		}
 	}
+	for _, id := range a.Credentials {
+		if !kept[id] {
+			residue = append(residue, fmt.Sprintf("credential %s was used by the agent and is no longer kept here: see that its service revoked it, and look there for what it made", id))
+		}
+	}
 	return residue, nil
+}
+
+// noteGiven remembers with the agent which credentials its session is about to be
+// given. The caller holds d.change.
+func (d *Directory) noteGiven(ctx context.Context, s *session) error {
+	next := *s.agent.info.Load()
+	given := slices.Concat(next.Credentials, s.info.Credentials)
+	slices.Sort(given)
+	if given = slices.Compact(given); len(given) == len(next.Credentials) {
+		return nil
+	}
+	next.Credentials = given
+	return d.saveAgent(ctx, s.agent, &next)
 }
 
 // setState changes an agent's state, in memory before the store when that takes
@@ -186,19 +215,32 @@ func (d *Directory) setState(ctx context.Context, name, state, reason string) er
 	}
 	old := a.info.Load()
 	if old.State == Retired {
-		return fmt.Errorf("%w: %s", ErrAgentRetired, name)
+		switch {
+		case state != Retired:
+			return fmt.Errorf("%w: %s", ErrAgentRetired, name)
+		case !a.unsaved:
+			return nil
+		}
+		return d.saveAgent(ctx, a, old)
 	}
 	next := *old
 	next.State, next.Reason, next.Changed = state, reason, d.o.Now().UTC().Truncate(time.Second)
 	if state != Active {
+		a.unsaved = true
 		a.info.Store(&next)
 	}
-	version, err := d.save(ctx, agentPrefix+name, a.version, next, time.Time{})
+	return d.saveAgent(ctx, a, &next)
+}
+
+// saveAgent writes what is next known of an agent, and then has it in memory. The
+// caller holds d.change.
+func (d *Directory) saveAgent(ctx context.Context, a *agent, next *Agent) error {
+	version, err := d.save(ctx, agentPrefix+next.Name, a.version, next, time.Time{})
 	if err != nil {
-		return fmt.Errorf("keeping agent %s: %w", name, err)
+		return fmt.Errorf("keeping agent %s: %w", next.Name, err)
 	}
-	a.version = version
-	a.info.Store(&next)
+	a.version, a.unsaved = version, false
+	a.info.Store(next)
 	return nil
 }
 

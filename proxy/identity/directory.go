@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -128,15 +129,30 @@ func (d *Directory) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return each(ctx, d.o.Store, sessionPrefix, func(s *storedSession, version uint64) error {
+	return d.loadSessions(ctx)
+}
+
+// loadSessions loads parents before their children, whatever their names.
+func (d *Directory) loadSessions(ctx context.Context) error {
+	var all []*storedSession
+	versions := map[string]uint64{}
+	err := each(ctx, d.o.Store, sessionPrefix, func(s *storedSession, version uint64) error {
+		all, versions[s.ID] = append(all, s), version
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(all, func(a, b *storedSession) int { return len(a.Chain) - len(b.Chain) })
+	for _, s := range all {
 		live, err := d.revive(s)
 		if err != nil {
 			return fmt.Errorf("session %s: %w", s.ID, err)
 		}
-		live.version = version
+		live.version = versions[s.ID]
 		d.sessions[s.ID], d.byToken[live.sum] = live, live
-		return nil
-	})
+	}
+	return nil
 }
 
 // each decodes every entry under prefix.
@@ -194,7 +210,7 @@ func (d *Directory) sweep(ctx context.Context) {
 	d.mu.Lock()
 	for id, s := range d.sessions {
 		switch {
-		case s.ended() == nil && (s.expired(now) || s.leaseLost(now)):
+		case s.unsaved.Load(), s.ended() == nil && (s.expired(now) || s.leaseLost(now)):
 			over = append(over, s)
 		case now.After(s.info.Expires.Add(keepEnded)):
 			delete(d.sessions, id)
@@ -212,6 +228,10 @@ func (d *Directory) sweep(ctx context.Context) {
 	d.o.Vault.Sweep(now)
 }
 
+// maxHuman is the longest name of a human in bytes; twice that fits into a name of
+// the store.
+const maxHuman = 250
+
 // ParseHuman reads a human as people write it: an e-mail address or subject, with
 // the issuer in front and a # between them where it matters.
 func ParseHuman(s string) (iss, sub, email string, err error) {
@@ -219,7 +239,7 @@ func ParseHuman(s string) (iss, sub, email string, err error) {
 	if !ok {
 		iss, sub = "", s
 	}
-	if sub == "" || len(s) > 256 || strings.ContainsAny(s, " \t\r\n\x00\"<>") {
+	if sub == "" || len(s) > maxHuman || strings.ContainsAny(s, " \t\r\n\x00\"<>") {
 		return "", "", "", fmt.Errorf("%w: human %q (an e-mail address, or issuer#subject)", ErrInvalid, s)
 	}
 	if strings.IndexByte(sub, '@') > 0 {

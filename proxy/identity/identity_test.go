@@ -304,7 +304,7 @@ func TestWithin(t *testing.T) {
 	}
 	allows := func(s []policy.Scope, action, resource string) bool {
 		for _, x := range s {
-			if coversAny(x.Actions, action) && (x.Resources == nil || coversAny(x.Resources, resource)) {
+			if coversAction(x.Actions, action) && (x.Resources == nil || coversResource(x.Resources, resource)) {
 				return true
 			}
 		}

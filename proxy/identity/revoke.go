@@ -12,7 +12,7 @@ import (
 )
 
 // Target says what is revoked: everything that matches all fields that are set.
-// Handle and Credential stand alone.
+// With Handle or Credential, handles are revoked and their sessions go on.
 type Target struct {
 	Agent      string `json:"agent,omitzero"`
 	Instance   string `json:"instance,omitzero"`
@@ -29,7 +29,8 @@ type Revoked struct {
 }
 
 // Revoke ends what t selects, for good. When it returns, no request of it passes
-// and its streams are cut; an error means that the store does not know yet.
+// and its streams are cut. An error means that the store does not know yet; sessions
+// are then tried again every second, and Revoke may be called again.
 func (d *Directory) Revoke(ctx context.Context, t Target, reason, by string) (Revoked, error) {
 	if t == (Target{}) {
 		return Revoked{}, fmt.Errorf("%w: nothing to revoke is named", ErrInvalid)
@@ -40,7 +41,7 @@ func (d *Directory) Revoke(ctx context.Context, t Target, reason, by string) (Re
 	var out Revoked
 	var errs error
 	for _, s := range d.match(t) {
-		if s.ended() != nil {
+		if s.ended() != nil && !s.unsaved.Load() {
 			continue
 		}
 		n, err := d.end(ctx, s, ErrSessionRevoked, reason, by)
@@ -80,8 +81,15 @@ func (d *Directory) revokeHandles(ctx context.Context, t Target) (Revoked, error
 	if parsed, ok := credential.HandleID(t.Handle); ok {
 		id = parsed
 	}
+	var in map[string]bool // the sessions that are meant; nil: all
+	if t.Agent != "" || t.Instance != "" || t.Human != "" || t.Session != "" {
+		in = map[string]bool{}
+		for _, s := range d.match(t) {
+			in[s.info.ID] = true
+		}
+	}
 	n, err := d.o.Vault.Revoke(ctx, func(h *credential.Handle) bool {
-		return (t.Handle == "" || h.ID == id) && (t.Credential == "" || h.Credential == t.Credential) && (t.Session == "" || h.Session == t.Session)
+		return (t.Handle == "" || h.ID == id) && (t.Credential == "" || h.Credential == t.Credential) && (in == nil || in[h.Session])
 	})
 	if n == 0 && err == nil && t.Handle != "" {
 		return Revoked{}, fmt.Errorf("%w: no such handle", ErrInvalid)
@@ -89,24 +97,36 @@ func (d *Directory) revokeHandles(ctx context.Context, t Target) (Revoked, error
 	return Revoked{Handles: n}, err
 }
 
-// end ends one session: in memory, its streams, its handles, then in the store.
+// end ends one session: in memory, its streams, its handles, then in the store. For
+// one that has ended it does what is left of that, and keeps why it ended first.
 func (d *Directory) end(ctx context.Context, s *session, why error, reason, by string) (int, error) {
-	if !s.over.CompareAndSwap(nil, &why) {
-		return 0, nil
+	s.mu.Lock()
+	if s.ended() == nil {
+		s.info.Ended, s.info.EndReason, s.info.EndedBy = d.o.Now().UTC().Truncate(time.Millisecond), reason, by
+		s.unsaved.Store(true)
+		s.over.Store(&why)
 	}
+	s.mu.Unlock()
 	s.cut()
 	n, err := d.o.Vault.Revoke(ctx, func(h *credential.Handle) bool { return h.Session == s.info.ID })
-	s.mu.Lock()
-	s.info.Ended, s.info.EndReason, s.info.EndedBy = d.o.Now().UTC().Truncate(time.Millisecond), reason, by
-	stored := &storedSession{Session: s.info, Chain: s.asked.Chain, Sum: fmt.Sprintf("%x", s.sum)}
-	s.mu.Unlock()
+	return n, errors.Join(err, d.saveEnd(ctx, s))
+}
+
+// saveEnd writes how a session ended, unless that is written already.
+func (d *Directory) saveEnd(ctx context.Context, s *session) error {
 	d.change.Lock()
 	defer d.change.Unlock()
-	version, serr := d.save(ctx, sessionPrefix+s.info.ID, s.version, stored, stored.Expires.Add(keepEnded))
-	if serr == nil {
-		s.version = version
+	if !s.unsaved.Load() {
+		return nil
 	}
-	return n, errors.Join(err, serr)
+	stored := &storedSession{Session: s.snapshot(), Chain: s.asked.Chain, Sum: fmt.Sprintf("%x", s.sum)}
+	version, err := d.save(ctx, sessionPrefix+stored.ID, s.version, stored, stored.Expires.Add(keepEnded))
+	if err != nil {
+		return fmt.Errorf("keeping the end of session %s: %w", stored.ID, err)
+	}
+	s.version = version
+	s.unsaved.Store(false)
+	return nil
 }
 
 // cut closes the connections of the sessions that match selects.

@@ -82,6 +82,7 @@ type session struct {
 	expires int64 // unix nanoseconds
 	renewed atomic.Int64
 	over    atomic.Pointer[error] // why it ended; nil while it goes on
+	unsaved atomic.Bool           // it ended and the store does not know yet
 
 	mu       sync.Mutex
 	attached map[io.Closer]struct{}
@@ -140,6 +141,9 @@ func (d *Directory) CreateSession(ctx context.Context, spec Spec) (Created, erro
 		return Created{}, err
 	}
 	s.renewed.Store(now.UnixNano())
+	if err := d.noteGiven(ctx, s); err != nil {
+		return Created{}, err
+	}
 	handles, err := d.issue(ctx, s)
 	if err != nil {
 		return Created{}, err
@@ -152,7 +156,7 @@ func (d *Directory) CreateSession(ctx context.Context, spec Spec) (Created, erro
 	d.mu.Lock()
 	d.sessions[s.info.ID], d.byToken[s.sum] = s, s
 	d.mu.Unlock()
-	return Created{Session: s.info, Token: token, Handles: handles}, nil
+	return Created{Session: s.snapshot(), Token: token, Handles: handles}, nil
 }
 
 // plan checks a spec against the agent, the human, the parent and the credentials.
@@ -289,49 +293,6 @@ func (d *Directory) revive(st *storedSession) (*session, error) {
 		ID: st.ID, Purpose: st.Purpose, Scope: st.Scope, Created: st.Created.Unix(), Expires: st.Expires.Unix(), Parent: st.Parent, Chain: st.Chain,
 	}
 	return s, nil
-}
-
-// within reports whether every action on every resource that child allows is
-// allowed by parent as well. A nil scope allows everything; in a child it inherits.
-func within(child, parent []policy.Scope) bool {
-	if parent == nil || child == nil {
-		return true
-	}
-	for _, c := range child {
-		for _, action := range c.Actions {
-			if !reaches(parent, action, c.Resources) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// reaches reports whether scopes allow an action pattern on all of the resource
-// patterns; nil is any resource.
-func reaches(scopes []policy.Scope, action string, resources []string) bool {
-	if resources == nil {
-		resources = []string{"*"}
-	}
-	for _, resource := range resources {
-		allowed := func(p policy.Scope) bool {
-			return coversAny(p.Actions, action) && (p.Resources == nil || coversAny(p.Resources, resource))
-		}
-		if !slices.ContainsFunc(scopes, allowed) {
-			return false
-		}
-	}
-	return true
-}
-
-func coversAny(patterns []string, s string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool {
-		if p == s || p == "*" || p == "*:*" {
-			return true
-		}
-		prefix, ok := strings.CutSuffix(p, "*")
-		return ok && strings.HasPrefix(s, prefix)
-	})
 }
 
 // Sessions returns all sessions that are kept, newest first.
