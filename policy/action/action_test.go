@@ -274,8 +274,11 @@ func TestBodies(t *testing.T) {
 		})
 	}
 	gzipped := &Request{Method: "POST", Host: "slack.com", Path: "/api/chat.postMessage", Header: http.Header{"Content-Type": jsonType, "Content-Encoding": {"gzip"}}, Body: []byte("x")}
-	if q, err := classify(t, c, gzipped); err != nil || q.Resource.ID != "" {
-		t.Errorf("compressed: %+v, %v", q.Resource, err)
+	for _, h := range []http.Header{gzipped.Header, {"Content-Type": {"multipart/form-data; boundary=x"}}, {"Content-Type": {"text/plain"}}, {"Content-Type": {formType[0], jsonType[0]}}, {}} {
+		gzipped.Header, gzipped.RawQuery, gzipped.BodyState = h, "channel=C1", policy.BodyUnread
+		if q, err := classify(t, c, gzipped); err != nil || q.Action.Known {
+			t.Errorf("a body that is not looked into, %v: %+v, %v", h, q.Action, err)
+		}
 	}
 }
 
@@ -323,6 +326,20 @@ func TestGraphQL(t *testing.T) {
 				t.Errorf("got %v, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+func TestMutationsAreAdminUnlessKnown(t *testing.T) {
+	c := shippedCatalogue(t)
+	for name, want := range map[string]policy.Access{"createIssue": policy.AccessWrite, "deleteIssue": policy.AccessDelete, "updateBranchProtectionRule": policy.AccessAdmin, "inviteEnterpriseAdmin": policy.AccessAdmin} {
+		r := &Request{Method: "POST", Host: "api.github.com", Path: "/graphql", Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(`{"query":"mutation { ` + name + `(input:{}) { x } }"}`)}
+		if q, err := classify(t, c, r); err != nil || q.Action.Access != want {
+			t.Errorf("%s: %s, %v", name, q.Action.Access, err)
+		}
+		r.RawQuery = "qu%65ry=x"
+		if q, _ := classify(t, c, r); q.Action.Known {
+			t.Errorf("%s beside a query string is known", name)
+		}
 	}
 }
 

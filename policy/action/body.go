@@ -177,6 +177,9 @@ func (k *compiled) arguments(r *Request, params *[]policy.Param) (why string, er
 	if err := takeAll(query, take); err != nil {
 		return "", err
 	}
+	if r.BodyState != policy.BodyAbsent && r.BodyState != "" && formOf(r.Header) == otherForm {
+		return "body", nil // multipart, compressed, another type: the service may find arguments in it
+	}
 	switch r.BodyState {
 	case policy.BodyAbsent, "":
 	case policy.BodyParsed, policy.BodyUnparsable:
@@ -184,9 +187,7 @@ func (k *compiled) arguments(r *Request, params *[]policy.Param) (why string, er
 			return why, err
 		}
 	default:
-		if formOf(r.Header) != otherForm {
-			return "body", nil // longer than may be read: what it says is not known
-		}
+		return "body", nil // longer than may be read: what it says is not known
 	}
 	for _, name := range k.Arguments {
 		if v, ok := found[name]; ok {

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/parser"
@@ -56,7 +55,7 @@ func graphQLDocuments(r *Request) ([]document, string) {
 		return []document{{v.Get("query"), v.Get("operationName")}}, ""
 	}
 	if r.Method != http.MethodPost || formOf(r.Header) != jsonForm || r.BodyState != policy.BodyParsed && r.BodyState != policy.BodyUnparsable ||
-		strings.Contains(r.RawQuery, "query=") {
+		r.RawQuery != "" {
 		return nil, "graphql"
 	}
 	v, err := parseJSON(r.Body)
@@ -152,12 +151,24 @@ func (k *compiled) fields(doc *ast.QueryDocument, op *ast.OperationDefinition, s
 func (k *compiled) root(kind ast.Operation, name string) policy.Act {
 	access := policy.AccessRead
 	if kind == ast.Mutation {
-		access = policy.AccessWrite
-		for _, word := range [...]string{"delete", "remove", "archive", "transfer"} {
-			if strings.HasPrefix(name, word) {
-				access = policy.AccessDelete
-			}
+		access = policy.AccessAdmin
+		if level, ok := mutations[name]; ok {
+			access = level
 		}
 	}
 	return policy.Act{Action: known(k.Name, "graphql/"+string(kind)+"."+name, access), Resource: policy.Resource{Keys: anyResource}}
+}
+
+// mutations are those of GitHub that a person has found to change content and
+// nothing about who may do what. All others are admin.
+var mutations = map[string]policy.Access{
+	"createIssue": policy.AccessWrite, "updateIssue": policy.AccessWrite, "closeIssue": policy.AccessWrite, "reopenIssue": policy.AccessWrite,
+	"addComment": policy.AccessWrite, "updateIssueComment": policy.AccessWrite, "addReaction": policy.AccessWrite, "removeReaction": policy.AccessWrite,
+	"addLabelsToLabelable": policy.AccessWrite, "removeLabelsFromLabelable": policy.AccessWrite,
+	"addAssigneesToAssignable": policy.AccessWrite, "removeAssigneesFromAssignable": policy.AccessWrite,
+	"createPullRequest": policy.AccessWrite, "updatePullRequest": policy.AccessWrite, "closePullRequest": policy.AccessWrite, "reopenPullRequest": policy.AccessWrite,
+	"mergePullRequest": policy.AccessWrite, "addPullRequestReview": policy.AccessWrite, "submitPullRequestReview": policy.AccessWrite, "requestReviews": policy.AccessWrite,
+	"markPullRequestReadyForReview": policy.AccessWrite, "convertPullRequestToDraft": policy.AccessWrite,
+	"createDiscussion": policy.AccessWrite, "addDiscussionComment": policy.AccessWrite, "addStar": policy.AccessWrite, "removeStar": policy.AccessWrite,
+	"deleteIssue": policy.AccessDelete, "deleteIssueComment": policy.AccessDelete, "deleteDiscussionComment": policy.AccessDelete, "deletePullRequestReviewComment": policy.AccessDelete,
 }
