@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"chaperone/proxy/http1"
 )
 
 // BenchmarkRoad is one small request through a warm tunnel, client and service in
@@ -50,7 +52,7 @@ func BenchmarkStations(b *testing.B) {
 	for b.Loop() {
 		maps.Copy(r.Header, header)
 		r.Header["Authorization"] = auth
-		x := d.server.arrive(nil, r, door)
+		x := d.server.arrive(nil, r, http1.Head{}, door)
 		for _, station := range []func() error{x.identify, x.clarify, x.classify, x.present, x.decide, x.commit, x.swap} {
 			if err := station(); err != nil {
 				b.Fatal(err)

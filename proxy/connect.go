@@ -13,7 +13,7 @@ import (
 
 	"chaperone/certs"
 	"chaperone/proxy/authority"
-	"chaperone/proxy/guard"
+	"chaperone/proxy/http1"
 )
 
 // connectDoor returns the goproxy server that answers CONNECT. Each tunnel is
@@ -28,7 +28,7 @@ func (s *Server) connectDoor() *goproxy.ProxyHttpServer {
 		return &goproxy.ConnectAction{
 			Action: goproxy.ConnectHijack,
 			Hijack: func(req *http.Request, client net.Conn, _ *goproxy.ProxyCtx) {
-				s.intercept(req, client.(*guard.Conn), t)
+				s.intercept(req, client, t)
 			},
 		}, host
 	})
@@ -44,35 +44,28 @@ func (silent) Printf(string, ...any) {}
 
 // serveFront serves what agents send to the listener itself: CONNECT, and
 // requests in absolute form.
-func (s *Server) serveFront(w http.ResponseWriter, r *http.Request) {
-	d := doorOf(r)
+func (s *Server) serveFront(w http.ResponseWriter, r *http.Request, h http1.Head) {
 	if r.Method == http.MethodConnect {
-		s.open(w, r, d)
+		s.open(w, r, h)
 		return
 	}
-	s.serve(w, r, d)
-	d.guard.Resume()
+	s.serve(w, r, h, new(door))
 }
 
-// serveInner serves the requests inside a tunnel.
-func (s *Server) serveInner(w http.ResponseWriter, r *http.Request) {
-	d := doorOf(r)
-	s.serve(w, r, d)
-	if d.guard != nil {
-		d.guard.Resume()
-	}
+// serveStream serves an HTTP/2 request inside a tunnel.
+func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
+	s.serve(w, r, http1.Head{}, doorOf(r))
 }
 
 // open answers a CONNECT. A tunnel that will be inspected leaves no record of its
 // own: each request inside has one, and is refused there, where every client
 // shows the reason. What is refused here, or passes uninspected, is recorded.
-func (s *Server) open(w http.ResponseWriter, r *http.Request, d *door) {
-	x := s.arrive(w, r, d)
+func (s *Server) open(w http.ResponseWriter, r *http.Request, h http1.Head) {
+	x := s.arrive(w, r, h, new(door))
 	t, err := x.admit()
 	if err != nil {
 		defer x.close()
 		x.refuse(err)
-		d.guard.Resume()
 		return
 	}
 	if s.o.TunnelUnknown && x.names.catalogue.ServiceFor(t.host) == nil {
@@ -101,10 +94,11 @@ func (x *exchange) admit() (*tunnel, error) {
 	return &tunnel{caller: x.caller, host: host, port: port, scheme: "https"}, nil
 }
 
-// intercept takes a tunnel over and hands it to the inner server. It runs on the
-// goroutine that served the CONNECT and leaves nothing of it behind.
-func (s *Server) intercept(r *http.Request, g *guard.Conn, t *tunnel) {
-	first := &peeked{Conn: g.Release()}
+// intercept takes a tunnel over and has the requests inside served. It runs on the
+// goroutine that served the CONNECT and leaves nothing of it behind: the next one
+// starts with a small stack, where this one's has grown with the handshake.
+func (s *Server) intercept(r *http.Request, client net.Conn, t *tunnel) {
+	first := &peeked{Conn: client}
 	t.Conn = first
 	t.attach()
 	if _, err := io.WriteString(t.Conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
@@ -115,7 +109,7 @@ func (s *Server) intercept(r *http.Request, g *guard.Conn, t *tunnel) {
 	if !first.isTLS() {
 		t.scheme = "http"
 		t.SetDeadline(time.Time{})
-		s.handover.give(guard.New(t))
+		go s.agents.ServeConn(t.context(), t, s.within(t))
 		return
 	}
 	tc := tls.Server(t, s.leaves)
@@ -130,7 +124,13 @@ func (s *Server) intercept(r *http.Request, g *guard.Conn, t *tunnel) {
 		s.handover.give(tc)
 		return
 	}
-	s.handover.give(guard.New(tc))
+	go s.agents.ServeConn(t.context(), tc, s.within(t))
+}
+
+// within serves HTTP/1.1 requests inside t.
+func (s *Server) within(t *tunnel) http1.Handler {
+	d := &door{tunnel: t}
+	return func(w http.ResponseWriter, r *http.Request, h http1.Head) { s.serve(w, r, h, d) }
 }
 
 // peeked is a connection whose first byte can be looked at.
@@ -178,7 +178,7 @@ func (s *Server) tunnelFailed(r *http.Request, t *tunnel, err error) {
 	if !errors.Is(err, certs.ErrServerName) {
 		return
 	}
-	x := s.arrive(nil, r, &door{tunnel: t})
+	x := s.arrive(nil, r, http1.Head{}, &door{tunnel: t})
 	defer x.close()
 	x.caller = t.caller
 	x.describeCaller()

@@ -14,7 +14,7 @@ import (
 	"chaperone/policy"
 	"chaperone/policy/action"
 	"chaperone/proxy/authority"
-	"chaperone/proxy/guard"
+	"chaperone/proxy/http1"
 	"chaperone/proxy/identity"
 	"chaperone/proxy/upstream"
 )
@@ -28,7 +28,7 @@ type exchange struct {
 	door *door
 	rec  *audit.Record
 
-	head      guard.Head
+	head      http1.Head
 	caller    *identity.Caller
 	names     *naming
 	service   *action.Service // nil: no catalogue names the host
@@ -52,12 +52,9 @@ const maxPolicyBody = 64 << 10
 
 // arrive opens the record of r. A request that loads the catalogue here uses no
 // other until it ends.
-func (s *Server) arrive(w http.ResponseWriter, r *http.Request, d *door) *exchange {
+func (s *Server) arrive(w http.ResponseWriter, r *http.Request, h http1.Head, d *door) *exchange {
 	now := time.Now()
-	x := &exchange{s: s, w: w, r: r, door: d, rec: s.o.Log.Open(now), names: s.names.Load()}
-	if d.guard != nil {
-		x.head = d.guard.Take()
-	}
+	x := &exchange{s: s, w: w, r: r, head: h, door: d, rec: s.o.Log.Open(now), names: s.names.Load()}
 	x.q.Phase, x.q.Time = policy.PhaseRequest, now.Unix()
 	x.rec.Request.Method, x.rec.Request.Protocol, x.rec.Request.Client = r.Method, r.Proto, r.RemoteAddr
 	return x

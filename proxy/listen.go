@@ -7,14 +7,12 @@ import (
 	"net/http"
 	"sync"
 
-	"chaperone/proxy/guard"
 	"chaperone/proxy/identity"
 )
 
 // door is how requests of one connection come in.
 type door struct {
-	guard  *guard.Conn // nil for HTTP/2, which frames by itself
-	tunnel *tunnel     // nil at the front door
+	tunnel *tunnel // nil at the front door
 }
 
 // tunnel is an intercepted CONNECT: one caller's way to one authority.
@@ -28,6 +26,7 @@ type tunnel struct {
 	mu     sync.Mutex
 	closed bool
 	detach func()
+	cancel context.CancelFunc // ends what is going on inside; nil while nothing is
 }
 
 // ServerName is the only name for which a certificate may be shown inside.
@@ -45,15 +44,30 @@ func (t *tunnel) attach() {
 	}
 }
 
+// context returns the context of what goes on inside. It ends with the tunnel.
+func (t *tunnel) context() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		cancel()
+	}
+	t.cancel = cancel
+	return ctx
+}
+
 // Close closes the connection to the agent. It may be called more than once and
 // from any goroutine.
 func (t *tunnel) Close() error {
 	t.mu.Lock()
-	detach := t.detach
+	detach, cancel := t.detach, t.cancel
 	t.closed, t.detach = true, nil
 	t.mu.Unlock()
 	if detach != nil {
 		detach()
+	}
+	if cancel != nil {
+		cancel()
 	}
 	return t.Conn.Close()
 }
@@ -70,35 +84,12 @@ type doorKey struct{}
 
 func doorOf(r *http.Request) *door { return r.Context().Value(doorKey{}).(*door) }
 
-func frontContext(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, doorKey{}, &door{guard: c.(*guard.Conn)})
+func streamContext(ctx context.Context, c net.Conn) context.Context {
+	t := c.(*tls.Conn).NetConn().(*tunnel)
+	return context.WithValue(ctx, doorKey{}, &door{tunnel: t})
 }
 
-func innerContext(ctx context.Context, c net.Conn) context.Context {
-	d := new(door)
-	if g, ok := c.(*guard.Conn); ok {
-		d.guard, c = g, g.Conn
-	}
-	if tc, ok := c.(*tls.Conn); ok {
-		c = tc.NetConn()
-	}
-	d.tunnel = c.(*tunnel)
-	return context.WithValue(ctx, doorKey{}, d)
-}
-
-// guarded is a listener whose connections yield well-framed requests only.
-type guarded struct{ net.Listener }
-
-// Accept waits for the next agent.
-func (l guarded) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return guard.New(c), nil
-}
-
-// handover is the listener on which the inner server receives tunnels.
+// handover is the listener on which net/http's server receives HTTP/2 tunnels.
 type handover struct {
 	conns chan net.Conn
 	done  chan struct{}
@@ -109,7 +100,7 @@ func newHandover() *handover {
 	return &handover{conns: make(chan net.Conn), done: make(chan struct{})}
 }
 
-// give passes c to the inner server, or closes it when that has ended.
+// give passes c to the server, or closes it when that has ended.
 func (h *handover) give(c net.Conn) {
 	select {
 	case h.conns <- c:
@@ -142,7 +133,7 @@ type handoverAddr struct{}
 func (handoverAddr) Network() string { return "tunnel" }
 func (handoverAddr) String() string  { return "tunnel" }
 
-// takeovers are the connections that no http.Server looks after any more:
+// takeovers are the connections that no server looks after any more:
 // WebSockets and uninspected tunnels. The zero value is ready.
 type takeovers struct {
 	mu    sync.Mutex

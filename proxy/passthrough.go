@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"chaperone/policy"
-	"chaperone/proxy/guard"
 )
 
 // passThrough opens a tunnel to a host that no service names, uninspected. Policy
@@ -14,7 +13,6 @@ import (
 func (s *Server) passThrough(x *exchange, t *tunnel) {
 	if err := x.tunnelThrough(t); err != nil {
 		x.refuse(err)
-		x.door.guard.Resume()
 	}
 }
 
@@ -41,7 +39,7 @@ func (x *exchange) tunnelThrough(t *tunnel) error {
 		return errAgentGone
 	}
 	x.started = true
-	t.Conn = conn.(*guard.Conn).Release()
+	t.Conn = conn
 	t.attach()
 	defer t.Close()
 	defer x.s.taken.add(t)()

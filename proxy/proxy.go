@@ -23,7 +23,7 @@ import (
 	"chaperone/credential"
 	"chaperone/policy"
 	"chaperone/policy/action"
-	"chaperone/proxy/guard"
+	"chaperone/proxy/http1"
 	"chaperone/proxy/identity"
 	"chaperone/proxy/upstream"
 )
@@ -56,9 +56,9 @@ type Options struct {
 type Server struct {
 	o        Options
 	names    atomic.Pointer[naming]
-	front    *http.Server // speaks the proxy protocol with agents
-	inner    *http.Server // serves the requests inside tunnels
-	handover *handover    // tunnels on their way from front to inner
+	agents   *http1.Server // the listener, and HTTP/1.1 inside tunnels
+	streams  *http.Server  // HTTP/2 inside tunnels
+	handover *handover     // tunnels on their way to streams
 	connect  *goproxy.ProxyHttpServer
 	leaves   *tls.Config
 	taken    takeovers
@@ -74,26 +74,18 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.connect = s.connectDoor()
-	quiet := log.New(io.Discard, "", 0)
-	s.front = &http.Server{
-		Handler:           http.HandlerFunc(s.serveFront),
-		ConnContext:       frontContext,
+	s.agents = http1.New(http1.Options{HeadTimeout: o.HeadTimeout, IdleTimeout: o.IdleTimeout})
+	s.streams = &http.Server{
+		Handler:           http.HandlerFunc(s.serveStream),
+		ConnContext:       streamContext,
 		ReadHeaderTimeout: o.HeadTimeout,
 		IdleTimeout:       o.IdleTimeout,
-		MaxHeaderBytes:    guard.MaxHead,
-		ErrorLog:          quiet,
-		Protocols:         only(speakHTTP1),
-	}
-	s.inner = &http.Server{
-		Handler:           http.HandlerFunc(s.serveInner),
-		ConnContext:       innerContext,
-		ReadHeaderTimeout: o.HeadTimeout,
-		IdleTimeout:       o.IdleTimeout,
-		MaxHeaderBytes:    guard.MaxHead,
-		ErrorLog:          quiet,
-		Protocols:         only(speakHTTP1, speakHTTP2),
+		MaxHeaderBytes:    http1.MaxHead,
+		ErrorLog:          log.New(io.Discard, "", 0),
+		Protocols:         new(http.Protocols),
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250, MaxReadFrameSize: 64 << 10},
 	}
+	s.streams.Protocols.SetHTTP2(true)
 	return s, nil
 }
 
@@ -102,17 +94,6 @@ func orDefault(d, standard time.Duration) time.Duration {
 		return standard
 	}
 	return d
-}
-
-func speakHTTP1(p *http.Protocols) { p.SetHTTP1(true) }
-func speakHTTP2(p *http.Protocols) { p.SetHTTP2(true) }
-
-func only(set ...func(*http.Protocols)) *http.Protocols {
-	p := new(http.Protocols)
-	for _, f := range set {
-		f(p)
-	}
-	return p
 }
 
 // UseCatalogue swaps in the catalogue by which requests are named from now on. On
@@ -129,21 +110,21 @@ func (s *Server) UseCatalogue(c *action.Catalogue) error {
 // Serve accepts agents on ln until [Server.Shutdown] or [Server.Close]. It always
 // returns an error, [http.ErrServerClosed] after those.
 func (s *Server) Serve(ln net.Listener) error {
-	inner := make(chan error, 1)
-	go func() { inner <- s.inner.Serve(s.handover) }()
+	streams := make(chan error, 1)
+	go func() { streams <- s.streams.Serve(s.handover) }()
 	if s.o.TLS != nil {
 		ln = tls.NewListener(ln, s.o.TLS)
 	}
-	err := s.front.Serve(guarded{ln})
+	err := s.agents.Serve(ln, s.serveFront)
 	s.handover.Close()
-	<-inner
+	<-streams
 	return err
 }
 
 // Shutdown stops accepting, lets exchanges end until ctx is done, then cuts what
 // is left. It returns ctx's error when something had to be cut.
 func (s *Server) Shutdown(ctx context.Context) error {
-	err := errors.Join(s.front.Shutdown(ctx), s.inner.Shutdown(ctx), s.taken.wait(ctx))
+	err := errors.Join(s.agents.Shutdown(ctx), s.streams.Shutdown(ctx), s.taken.wait(ctx))
 	s.Close()
 	if err != nil {
 		return fmt.Errorf("draining exchanges: %w", err)
@@ -153,15 +134,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // Close cuts everything at once.
 func (s *Server) Close() {
-	s.front.Close()
-	s.inner.Close()
+	s.agents.Close()
+	s.streams.Close()
 	s.taken.cut()
 }
 
 // serve takes one request down the road. Its record is opened on arrival and
 // closed on every path.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, d *door) {
-	x := s.arrive(w, r, d)
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, h http1.Head, d *door) {
+	x := s.arrive(w, r, h, d)
 	defer x.close()
 	defer x.survive()
 	if err := x.pass(); err != nil {

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
-	"chaperone/proxy/guard"
+	"chaperone/proxy/http1"
 )
 
 // countingReader passes a body on and counts it. It is read by the goroutine
@@ -43,7 +43,7 @@ func (x *exchange) informational(code int, h http.Header) error {
 	dst := x.w.Header()
 	stripAnswer(h)
 	for k, v := range h {
-		dst[guard.Canonical(k)] = v
+		dst[http1.Canonical(k)] = v
 	}
 	x.w.WriteHeader(code)
 	clear(dst)
@@ -113,7 +113,7 @@ func bodiless(method string, status int) bool {
 func answerName(k string) string {
 	switch len(k) {
 	case len("Date"), len("Content-Type"), len("Content-Length"), len("Connection"):
-		switch c := guard.Canonical(k); c {
+		switch c := http1.Canonical(k); c {
 		case "Date", "Content-Type", "Content-Length", "Connection", "Set-Cookie":
 			return c
 		}
@@ -125,7 +125,7 @@ func answerName(k string) string {
 // lead the agent past the proxy.
 func stripAnswer(h http.Header) {
 	for name, values := range h {
-		switch guard.Canonical(name) {
+		switch http1.Canonical(name) {
 		case "Connection":
 			removeNominated(h, values)
 			delete(h, name)
@@ -232,11 +232,7 @@ func (x *exchange) switchProtocols(resp *http.Response) error {
 		return errAgentGone
 	}
 	x.replied = time.Now()
-	agent := conn
-	if g, ok := conn.(*guard.Conn); ok {
-		agent = g.Release()
-	}
-	out, in := splice(agent, service)
+	out, in := splice(conn, service)
 	x.received += out
 	x.sent.n.Add(in)
 	if err := x.caller.Live(); err != nil {

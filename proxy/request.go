@@ -8,7 +8,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"chaperone/proxy/authority"
-	"chaperone/proxy/guard"
+	"chaperone/proxy/http1"
 )
 
 // clarify makes sure that there is exactly one way to read the request, fills in
@@ -118,7 +118,7 @@ var hopByHop = [...]string{
 func stripHop(h http.Header, h2 bool) error {
 	for _, v := range h["Connection"] {
 		for name := range strings.SplitSeq(v, ",") {
-			name = guard.Canonical(strings.TrimSpace(name))
+			name = http1.Canonical(strings.TrimSpace(name))
 			switch name {
 			case "", "Close", "Keep-Alive", "Upgrade", "Te":
 				continue
@@ -184,7 +184,7 @@ func allowedTrailer(name string) bool {
 // respell gives the fields back the spelling in which the agent sent them.
 func respell(h http.Header, spelled []string) {
 	for _, name := range spelled {
-		c := guard.Canonical(name)
+		c := http1.Canonical(name)
 		if v, ok := h[c]; ok && c != name {
 			delete(h, c)
 			h[name] = v

@@ -1,31 +1,14 @@
-package guard
+package http1
 
 import (
-	"bufio"
-	"bytes"
-	"errors"
-	"io"
-	"net"
-	"net/http"
-	"os"
 	"strings"
 	"testing"
-	"testing/iotest"
-	"time"
 )
-
-// stream is a connection that yields fixed bytes.
-type stream struct {
-	io.Reader
-	net.Conn
-}
-
-func (s stream) Read(p []byte) (int, error) { return s.Reader.Read(p) }
-
-func over(r io.Reader) *Conn { return New(stream{Reader: r}) }
 
 const host = "Host: a.example\r\n"
 
+// TestFaults shows which heads are refused, that the refusal is answered under a
+// stand-in, and that nothing behind it is read.
 func TestFaults(t *testing.T) {
 	for name, tc := range map[string]struct{ in, fault string }{
 		"plain":                       {"GET / HTTP/1.1\r\n" + host + "\r\n", ""},
@@ -65,6 +48,7 @@ func TestFaults(t *testing.T) {
 		"userinfo in the host":        {"GET / HTTP/1.1\r\nHost: a@b.example\r\n\r\n", faultHost},
 		"userinfo in the target":      {"GET http://a@b.example/ HTTP/1.1\r\nHost: b.example\r\n\r\n", faultTarget},
 		"escape in the host":          {"GET http://a%2eb/ HTTP/1.1\r\nHost: a.b\r\n\r\n", faultTarget},
+		"no form of a target":         {"GET x HTTP/1.1\r\n" + host + "\r\n", faultTarget},
 		"broken escape":               {"GET /%zz HTTP/1.1\r\n" + host + "\r\n", faultTarget},
 		"broken escape in the query":  {"GET /?%zz HTTP/1.1\r\n" + host + "\r\n", ""},
 		"length with an underscore":   {"POST / HTTP/1.1\r\n" + host + "Content_Length: 3\r\n\r\n", faultField},
@@ -79,23 +63,20 @@ func TestFaults(t *testing.T) {
 		"head too large and unending": {"GET /" + strings.Repeat("y", MaxHead+1), faultTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, r := range []io.Reader{strings.NewReader(tc.in), iotest.OneByteReader(strings.NewReader(tc.in))} {
-				c := over(r)
-				br := bufio.NewReader(c)
-				req, err := http.ReadRequest(br)
-				if err != nil {
-					t.Fatalf("net/http was handed what it cannot read: %v", err)
+			const next = "GET /next HTTP/1.1\r\n" + host + "\r\n"
+			for _, size := range []int{1 << 20, 1} {
+				got := play(tc.in+next, size)
+				if len(got) == 0 {
+					t.Fatal("nothing was served")
 				}
-				if got := c.Take().Fault; got != tc.fault {
-					t.Errorf("fault: got %q, want %q", got, tc.fault)
+				if got[0].fault != tc.fault {
+					t.Errorf("fault: got %q, want %q", got[0].fault, tc.fault)
 				}
-				if tc.fault != "" && (req.Host != "invalid" || !req.Close) {
-					t.Errorf("stand-in: got host %q, close %v", req.Host, req.Close)
+				if tc.fault != "" && (got[0].host != "invalid" || len(got) > 1) {
+					t.Errorf("after a fault: got %+v", got)
 				}
-				if tc.fault != "" {
-					if _, err := http.ReadRequest(br); !errors.Is(err, io.EOF) {
-						t.Errorf("after a fault: got %v, want EOF", err)
-					}
+				if closes := strings.Contains(tc.in, "HTTP/1.0"); tc.fault == "" && !closes && (len(got) != 2 || got[1].target != "/next") {
+					t.Errorf("next request: got %+v", got)
 				}
 			}
 		})
@@ -126,141 +107,32 @@ func TestBodies(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			const next = "GET /next HTTP/1.1\r\n" + host + "\r\n"
-			for _, r := range []io.Reader{strings.NewReader(tc.in + next), iotest.OneByteReader(strings.NewReader(tc.in + next))} {
-				br := bufio.NewReader(over(r))
-				req, err := http.ReadRequest(br)
-				if err != nil {
-					t.Fatal(err)
-				}
-				got, err := io.ReadAll(req.Body)
+			for _, size := range []int{1 << 20, 1} {
+				got := play(tc.in+next, size)
 				if tc.bad {
-					if err == nil {
-						t.Fatalf("body %q read without an error", got)
+					if len(got) != 1 || got[0].err == nil {
+						t.Errorf("a broken body was read, or a request behind it: %+v", got)
 					}
-					if _, err := http.ReadRequest(br); err == nil {
-						t.Error("a request was read behind a broken body")
-					}
-					return
+					continue
 				}
-				if err != nil || string(got) != tc.want {
-					t.Fatalf("body: got %q, %v; want %q", got, err, tc.want)
-				}
-				if req, err = http.ReadRequest(br); err != nil || req.URL.Path != "/next" {
-					t.Errorf("next request: got %v, %v", req, err)
+				if len(got) != 2 || got[0].err != nil || got[0].body != tc.want || got[1].target != "/next" {
+					t.Errorf("got %+v; want body %q and another request", got, tc.want)
 				}
 			}
 		})
+	}
+}
+
+func TestTrailers(t *testing.T) {
+	got := play("POST / HTTP/1.1\r\n"+host+"Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n0\r\nX-Sum: 1\r\nX-Other: 2\r\n\r\n", 7)
+	if len(got) != 1 || got[0].trailer.Get("X-Sum") != "1" || len(got[0].trailer) != 1 {
+		t.Errorf("got %+v; want the announced trailer alone", got)
 	}
 }
 
 func TestSpelling(t *testing.T) {
-	c := over(strings.NewReader("GET / HTTP/1.1\r\nhost: a\r\nUser-Agent: x\r\nx-API-key: k\r\nContent-MD5: q\r\n\r\n"))
-	if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
-		t.Fatal(err)
-	}
-	if got := strings.Join(c.Take().Spelled, " "); got != "host x-API-key Content-MD5" {
-		t.Errorf("spelled: got %q", got)
-	}
-}
-
-// TestEarlyBytes shows that what is sent along with a CONNECT or an upgrade
-// reaches whoever takes the connection over, and that a refusal goes on with
-// the next request instead.
-func TestEarlyBytes(t *testing.T) {
-	for name, head := range map[string]string{
-		"connect": "CONNECT a.example:443 HTTP/1.1\r\n" + host + "\r\n",
-		"upgrade": "GET /ws HTTP/1.1\r\n" + host + "Connection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-	} {
-		t.Run(name, func(t *testing.T) {
-			const early = "\x16\x03\x01 not http"
-			client, server := net.Pipe()
-			defer client.Close()
-			go func() { client.Write([]byte(head + early)) }()
-			c := New(server)
-			br := bufio.NewReader(c)
-			if _, err := http.ReadRequest(br); err != nil {
-				t.Fatal(err)
-			}
-			// net/http looks for the next byte while the handler runs, until a deadline stops it.
-			server.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-			if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Fatalf("read while parked: got %d, %v", n, err)
-			}
-			server.SetReadDeadline(time.Time{})
-			got := make([]byte, len(early))
-			if _, err := io.ReadFull(c.Release(), got); err != nil || string(got) != early {
-				t.Errorf("early bytes: got %q, %v", got, err)
-			}
-		})
-	}
-	t.Run("refused", func(t *testing.T) {
-		c := over(strings.NewReader("CONNECT a.example:443 HTTP/1.1\r\n" + host + "\r\nGET /next HTTP/1.1\r\n" + host + "\r\n"))
-		br := bufio.NewReader(c)
-		if _, err := http.ReadRequest(br); err != nil {
-			t.Fatal(err)
-		}
-		c.Resume()
-		if req, err := http.ReadRequest(br); err != nil || req.URL.Path != "/next" {
-			t.Errorf("next: got %v, %v", req, err)
-		}
-	})
-}
-
-func FuzzConn(f *testing.F) {
-	f.Add([]byte("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhiGET / HTTP/1.1\r\nHost: a\r\n\r\n"), 7)
-	f.Add([]byte("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX: y\r\n\r\n"), 1)
-	f.Add([]byte("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n"), 5)
-	f.Add([]byte("CONNECT a:1 HTTP/1.0\r\n\r\n\x16\x03"), 3)
-	f.Fuzz(func(t *testing.T, in []byte, size int) {
-		whole := drain(over(bytes.NewReader(in)), 4096)
-		parts := drain(over(iotest.OneByteReader(bytes.NewReader(in))), max(1, size%64))
-		if !bytes.Equal(whole, parts) {
-			t.Fatalf("what is handed out depends on how it arrives:\n%q\n%q", whole, parts)
-		}
-		if !bytes.HasPrefix(in, whole) && !bytes.HasSuffix(whole, []byte(faultRequest)) {
-			t.Fatalf("handed out %q of %q", whole, in)
-		}
-		// net/http reads the same requests, one for each head that was noted.
-		c := over(bytes.NewReader(in))
-		br := bufio.NewReader(c)
-		for {
-			req, err := http.ReadRequest(br)
-			if err != nil {
-				return
-			}
-			if h := c.Take(); h.Fault != "" && req.Host != "invalid" {
-				t.Fatalf("fault %q with request %v", h.Fault, req)
-			}
-			io.Copy(io.Discard, req.Body)
-			c.Resume()
-		}
-	})
-}
-
-func drain(c *Conn, size int) []byte {
-	var out []byte
-	p := make([]byte, size)
-	for {
-		n, err := c.Read(p)
-		out = append(out, p[:n]...)
-		if err != nil {
-			return out
-		}
-	}
-}
-
-func BenchmarkConn(b *testing.B) {
-	const req = "GET /repos/acme/web/issues?per_page=50 HTTP/1.1\r\nHost: api.github.com\r\nUser-Agent: octokit\r\nAccept: application/vnd.github+json\r\nAuthorization: Bearer ghp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\nAccept-Encoding: gzip\r\n\r\n"
-	r := strings.NewReader("")
-	c := over(r)
-	p := make([]byte, 4096)
-	b.ReportAllocs()
-	for b.Loop() {
-		r.Reset(req)
-		n, err := c.Read(p)
-		if n != len(req) || err != nil {
-			b.Fatal(n, err)
-		}
-		c.Take()
+	got := play("GET / HTTP/1.1\r\nhost: a\r\nUser-Agent: x\r\nx-API-key: k\r\nContent-MD5: q\r\n\r\n", 9)
+	if len(got) != 1 || strings.Join(got[0].spelled, " ") != "host x-API-key Content-MD5" {
+		t.Errorf("spelled: got %+v", got)
 	}
 }
