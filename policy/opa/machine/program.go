@@ -1,0 +1,247 @@
+package machine
+
+import (
+	"fmt"
+
+	"github.com/open-policy-agent/opa/v1/ir"
+)
+
+// konst is a constant with its hash.
+type konst struct {
+	Value
+	hash uint64
+}
+
+func konstOf(v Value) konst { return konst{v, v.hash()} }
+
+// operand is a local or a constant.
+type operand struct {
+	local int
+	konst *konst
+}
+
+func (o operand) at(f []Value) *Value {
+	if o.konst != nil {
+		return &o.konst.Value
+	}
+	return &f[o.local]
+}
+
+// hashAt is the hash of what at returns, as far as looking it up in c needs it.
+func (o operand) hashAt(v *Value, c *composite) uint64 {
+	if o.konst != nil {
+		return o.konst.hash
+	}
+	if c == nil {
+		return 0
+	}
+	return c.hashFor(v)
+}
+
+// compiler makes ops of statements.
+type compiler struct {
+	p      *Program
+	locals int                // of the function at hand
+	reads  map[ir.Local]int   // how often the function reads each local
+	adds   map[ir.Local]int   // how often it adds to each
+	base   map[ir.Local]bool  // which may hold a place in the base documents
+	calls  map[string]foreign // built-in functions
+}
+
+// New makes a plan ready. The error wraps [ErrUnsupported] when the plan is not for
+// this package.
+func New(o Options) (p *Program, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			p, err = nil, fmt.Errorf("%w: the plan is malformed: %v", ErrUnsupported, r)
+		}
+	}()
+	p = &Program{funcs: map[string]*function{}, paths: map[string]*function{}, data: o.Data, strict: o.Strict, steps: o.Steps}
+	if p.steps == 0 {
+		p.steps = 50_000
+	}
+	for _, s := range o.Plan.Static.Strings {
+		p.strings = append(p.strings, konstOf(Text(s.Value)))
+	}
+	c := &compiler{p: p, calls: map[string]foreign{}}
+	for _, b := range o.Plan.Static.BuiltinFuncs {
+		if c.calls[b.Name], err = foreignOf(b.Name); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range o.Plan.Funcs.Funcs {
+		fn := &function{memo: -1, result: int(f.Return)}
+		for _, l := range f.Params {
+			fn.params = append(fn.params, int(l))
+		}
+		if len(f.Params) == 2 { // input and data: a rule
+			fn.memo = p.memos
+			p.memos++
+		}
+		p.funcs[f.Name], p.paths[pathKey(f.Path)] = fn, fn
+	}
+	for _, f := range o.Plan.Funcs.Funcs {
+		if err := c.function(p.funcs[f.Name], f); err != nil {
+			return nil, fmt.Errorf("function %s: %w", f.Name, err)
+		}
+	}
+	for _, plan := range o.Plan.Plans.Plans {
+		if plan.Name != o.Entry {
+			continue
+		}
+		c.begin(plan)
+		p.entry, err = c.blocks(plan.Blocks)
+		p.locals = c.locals
+		return p, err
+	}
+	return nil, fmt.Errorf("%w: there is no plan %q", ErrUnsupported, o.Entry)
+}
+
+func (c *compiler) function(fn *function, f *ir.Func) (err error) {
+	c.begin(f)
+	for _, l := range f.Params {
+		c.local(l)
+	}
+	c.local(f.Return)
+	fn.body, err = c.blocks(f.Blocks)
+	fn.locals = c.locals
+	return err
+}
+
+// begin counts what a function or plan does with its locals.
+func (c *compiler) begin(f any) {
+	c.locals, c.reads, c.adds = 2, map[ir.Local]int{}, map[ir.Local]int{}
+	c.base = map[ir.Local]bool{ir.Data: true}
+	_ = ir.Walk(c, f)
+}
+
+// Before, After and Visit implement ir.Visitor.
+func (*compiler) Before(any) {}
+
+// After implements ir.Visitor.
+func (*compiler) After(any) {}
+
+// Visit implements ir.Visitor: it counts what a statement reads and adds to.
+func (c *compiler) Visit(x any) (ir.Visitor, error) {
+	s, ok := x.(ir.Stmt)
+	if !ok {
+		return c, nil
+	}
+	for _, o := range operandsOf(s) {
+		if l, ok := plain(o).(ir.Local); ok {
+			c.reads[l]++
+		}
+	}
+	switch s := s.(type) {
+	case *ir.SetAddStmt:
+		c.adds[s.Set]++
+	case *ir.ResetLocalStmt:
+		c.adds[s.Target]++
+	case *ir.DotStmt:
+		c.base[s.Target] = c.base[s.Target] || c.inBase(s.Source)
+	case *ir.AssignVarStmt:
+		c.base[s.Target] = c.base[s.Target] || c.inBase(s.Source)
+	}
+	return c, nil
+}
+
+// inBase reports whether an operand may be a place in the base documents.
+func (c *compiler) inBase(o ir.Operand) bool {
+	l, ok := plain(o).(ir.Local)
+	return ok && c.base[l]
+}
+
+// operandsOf returns all that a statement reads, but for the blocks in it.
+func operandsOf(s ir.Stmt) []ir.Operand {
+	local := func(ls ...ir.Local) (out []ir.Operand) {
+		for _, l := range ls {
+			out = append(out, ir.Operand{Value: l})
+		}
+		return out
+	}
+	switch s := s.(type) {
+	case *ir.DotStmt:
+		return []ir.Operand{s.Source, s.Key}
+	case *ir.EqualStmt:
+		return []ir.Operand{s.A, s.B}
+	case *ir.NotEqualStmt:
+		return []ir.Operand{s.A, s.B}
+	case *ir.CallStmt:
+		return s.Args
+	case *ir.CallDynamicStmt:
+		return append(local(s.Args...), s.Path...)
+	case *ir.AssignVarStmt:
+		return []ir.Operand{s.Source}
+	case *ir.AssignVarOnceStmt:
+		return []ir.Operand{s.Source}
+	case *ir.ScanStmt:
+		return local(s.Source)
+	case *ir.LenStmt:
+		return []ir.Operand{s.Source}
+	case *ir.IsArrayStmt:
+		return []ir.Operand{s.Source}
+	case *ir.IsObjectStmt:
+		return []ir.Operand{s.Source}
+	case *ir.IsSetStmt:
+		return []ir.Operand{s.Source}
+	case *ir.IsDefinedStmt:
+		return local(s.Source)
+	case *ir.IsUndefinedStmt:
+		return local(s.Source)
+	case *ir.ObjectInsertStmt:
+		return []ir.Operand{s.Key, s.Value}
+	case *ir.ObjectInsertOnceStmt:
+		return []ir.Operand{s.Key, s.Value}
+	case *ir.ObjectMergeStmt:
+		return local(s.A, s.B)
+	case *ir.SetAddStmt:
+		return []ir.Operand{s.Value}
+	case *ir.ArrayAppendStmt:
+		return []ir.Operand{s.Value}
+	case *ir.WithStmt:
+		return append(local(s.Local), s.Value)
+	case *ir.ReturnLocalStmt:
+		return local(s.Source)
+	case *ir.ResultSetAddStmt:
+		return local(s.Value)
+	}
+	return nil
+}
+
+func (c *compiler) local(l ir.Local) int {
+	c.locals = max(c.locals, int(l)+1)
+	return int(l)
+}
+
+func (c *compiler) operand(o ir.Operand) operand {
+	switch v := plain(o).(type) {
+	case ir.Local:
+		return operand{local: c.local(v)}
+	case ir.StringIndex:
+		return operand{konst: &c.p.strings[v]}
+	case ir.Bool:
+		return operand{konst: new(konstOf(Bool(bool(v))))}
+	}
+	panic(fmt.Sprintf("operand %T", o.Value))
+}
+
+// plain is the value of an operand. In a plan that was read from JSON it is a pointer.
+func plain(o ir.Operand) ir.Val {
+	switch v := o.Value.(type) {
+	case *ir.Local:
+		return *v
+	case *ir.StringIndex:
+		return *v
+	case *ir.Bool:
+		return *v
+	}
+	return o.Value
+}
+
+func (c *compiler) operands(list []ir.Operand) []operand {
+	out := make([]operand, len(list))
+	for i, o := range list {
+		out[i] = c.operand(o)
+	}
+	return out
+}
