@@ -99,8 +99,8 @@ type Shape struct {
 }
 
 // NewShape takes names, each once, in the order in which values will be given.
-func NewShape(names ...string) Shape {
-	var s Shape
+func NewShape(names ...string) *Shape {
+	s := &Shape{}
 	sorted := slices.Sorted(slices.Values(names))
 	for _, n := range sorted {
 		s.keys = append(s.keys, Text(n))
