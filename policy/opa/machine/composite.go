@@ -28,6 +28,12 @@ func (c *composite) members(k Kind) []Value {
 func (c *composite) find(list []Value, key *Value, hash uint64) int {
 	if len(list) <= small {
 		for i := range list {
+			if key.kind == String {
+				if list[i].text == key.text && list[i].kind == String {
+					return i
+				}
+				continue
+			}
 			if equal(&list[i], key) {
 				return i
 			}

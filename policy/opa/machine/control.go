@@ -7,7 +7,7 @@ import (
 )
 
 func (c *compiler) not(s *ir.NotStmt) (op, error) {
-	body, err := c.block(s.Block)
+	body, err := c.block(s.Block.Stmts)
 	return func(m *Machine, f []Value) int {
 		switch r := run(m, f, body); r {
 		case 0:
@@ -22,8 +22,10 @@ func (c *compiler) not(s *ir.NotStmt) (op, error) {
 
 // scan visits the members of a composite in order, and of anything else none.
 func (c *compiler) scan(s *ir.ScanStmt) (op, error) {
-	src, key, val := c.local(s.Source), c.local(s.Key), c.local(s.Value)
-	body, err := c.block(s.Block)
+	k, v, list := c.visited(s)
+	src, key, val := c.local(s.Source), c.local(k), c.local(v)
+	keyed, valued := c.reads[k] > 0, c.reads[v] > 0
+	body, err := c.block(list)
 	return func(m *Machine, f []Value) int {
 		kind := f[src].kind
 		keys, vals := sorted(&f[src])
@@ -31,15 +33,18 @@ func (c *compiler) scan(s *ir.ScanStmt) (op, error) {
 			if m.step() {
 				return done
 			}
-			switch kind {
-			case Array:
+			switch {
+			case !keyed:
+			case kind == Array:
 				f[key] = Int(int64(i))
-			case Object:
+			case kind == Object:
 				f[key] = keys[i]
 			default:
 				f[key] = vals[i]
 			}
-			f[val] = vals[i]
+			if valued {
+				f[val] = vals[i]
+			}
 			if r := run(m, f, body); r > 1 {
 				return out(r)
 			}
@@ -57,7 +62,7 @@ func (c *compiler) with(s *ir.WithStmt) (op, error) {
 	for i, p := range s.Path {
 		path[i] = c.p.strings[p]
 	}
-	body, err := c.block(s.Block)
+	body, err := c.block(s.Block.Stmts)
 	return func(m *Machine, f []Value) int {
 		old, gen := f[l], m.gen
 		f[l] = m.put(old, path, *src.at(f))

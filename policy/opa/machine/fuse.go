@@ -10,6 +10,8 @@ func (c *compiler) fused(list []ir.Stmt) (op, int) {
 		return c.dots(list)
 	case *ir.MakeSetStmt:
 		return c.constantSet(list)
+	case *ir.CallStmt:
+		return c.condition(list)
 	}
 	return nil, 0
 }

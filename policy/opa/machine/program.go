@@ -46,6 +46,8 @@ type compiler struct {
 	adds   map[ir.Local]int   // how often it adds to each
 	base   map[ir.Local]bool  // which may hold a place in the base documents
 	calls  map[string]foreign // built-in functions
+	result int                // the local of the result
+	first  map[ir.Local]bool  // see early
 }
 
 // New makes a plan ready. The error wraps [ErrUnsupported] when the plan is not for
@@ -60,6 +62,7 @@ func New(o Options) (p *Program, err error) {
 	if p.steps == 0 {
 		p.steps = 50_000
 	}
+	p.steps = (p.steps + 63) &^ 63 // time is looked at every 64
 	for _, s := range o.Plan.Static.Strings {
 		p.strings = append(p.strings, konstOf(Text(s.Value)))
 	}
@@ -90,6 +93,7 @@ func New(o Options) (p *Program, err error) {
 			continue
 		}
 		c.begin(plan)
+		c.first = nil
 		p.entry, err = c.blocks(plan.Blocks)
 		p.locals = c.locals
 		return p, err
@@ -99,6 +103,7 @@ func New(o Options) (p *Program, err error) {
 
 func (c *compiler) function(fn *function, f *ir.Func) (err error) {
 	c.begin(f)
+	c.early(f)
 	for _, l := range f.Params {
 		c.local(l)
 	}

@@ -31,7 +31,7 @@ func (c *compiler) blocks(list []*ir.Block) (op, error) {
 	bodies := make([][]op, len(list))
 	for i, b := range list {
 		var err error
-		if bodies[i], err = c.block(b); err != nil {
+		if bodies[i], err = c.block(b.Stmts); err != nil {
 			return nil, err
 		}
 	}
@@ -45,12 +45,13 @@ func (c *compiler) blocks(list []*ir.Block) (op, error) {
 	}, nil
 }
 
-func (c *compiler) block(b *ir.Block) (ops []op, err error) {
-	for i := 0; i < len(b.Stmts); {
-		o, n := c.fused(b.Stmts[i:])
+func (c *compiler) block(list []ir.Stmt) (ops []op, err error) {
+	list = c.simplify(list)
+	for i := 0; i < len(list); {
+		o, n := c.fused(list[i:])
 		if n == 0 {
 			n = 1
-			if o, err = c.stmt(b.Stmts[i]); err != nil {
+			if o, err = c.stmt(list[i]); err != nil {
 				return nil, err
 			}
 		}
@@ -135,6 +136,10 @@ func (c *compiler) make(s ir.Stmt) op {
 		return func(_ *Machine, f []Value) int { f[t] = f[src.local]; return 0 }
 	case *ir.AssignVarOnceStmt:
 		t, src := c.local(s.Target), c.operand(s.Source)
+		if c.first[s.Target] {
+			result := c.result
+			return func(_ *Machine, f []Value) int { f[result] = src.konst.Value; return done }
+		}
 		return func(m *Machine, f []Value) int {
 			v := src.at(f)
 			if f[t].kind != Undefined && !equal(&f[t], v) {
