@@ -27,18 +27,7 @@ func (c *composite) members(k Kind) []Value {
 // find returns the place of key among list, which is keys or vals, or -1.
 func (c *composite) find(list []Value, key *Value, hash uint64) int {
 	if len(list) <= small {
-		for i := range list {
-			if key.kind == String {
-				if list[i].text == key.text && list[i].kind == String {
-					return i
-				}
-				continue
-			}
-			if equal(&list[i], key) {
-				return i
-			}
-		}
-		return -1
+		return among(list, key)
 	}
 	if c.table == nil {
 		c.index(list)
@@ -47,6 +36,24 @@ func (c *composite) find(list []Value, key *Value, hash uint64) int {
 	for at := hash & mask; c.table[at] != 0; at = (at + 1) & mask {
 		if i := c.table[at] - 1; equal(&list[i], key) {
 			return int(i)
+		}
+	}
+	return -1
+}
+
+// among finds key by looking at each.
+func among(list []Value, key *Value) int {
+	if key.kind == String {
+		for i := range list {
+			if list[i].kind == String && list[i].text == key.text {
+				return i
+			}
+		}
+		return -1
+	}
+	for i := range list {
+		if equal(&list[i], key) {
+			return i
 		}
 	}
 	return -1
