@@ -52,6 +52,7 @@ type Program struct {
 	entry   op
 	locals  int
 	memos   int
+	stack   int // locals that a machine has room for
 	data    Value
 	strict  bool
 	steps   int
@@ -96,14 +97,14 @@ type memo struct {
 	v   Value
 }
 
-const stackSize = 2048 // values; deeper frames are made one by one
+const maxStack = 4096 // values; deeper frames are made one by one
 
 // Machine returns an idle machine of the program.
 func (p *Program) Machine() *Machine {
 	if m, ok := p.idle.Get().(*Machine); ok {
 		return m
 	}
-	return &Machine{program: p, stack: make([]Value, stackSize), memo: make([]memo, p.memos)}
+	return &Machine{program: p, stack: make([]Value, p.stack), memo: make([]memo, p.memos)}
 }
 
 // Close gives the machine back. Values that came out of it, or of its arena, are
@@ -122,13 +123,11 @@ func (m *Machine) Arena() *Arena { return &m.arena }
 
 // Eval evaluates the program's entry and returns its results, one for each set of
 // bindings; none when the entry is undefined. It gives up at the deadline, when ctx
-// is done, and after so many steps. A zero input is undefined. After an error that is
-// no policy's fault (a panic) the machine must not be used again nor closed; Eval sees to
-// that by itself.
+// is done, and after so many steps. A zero input is undefined. It never panics.
 func (m *Machine) Eval(ctx context.Context, deadline time.Time, input Value) (results []Value, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			*m = Machine{program: m.program, stack: make([]Value, stackSize), memo: make([]memo, m.program.memos)}
+			*m = Machine{program: m.program, stack: make([]Value, m.program.stack), memo: make([]memo, m.program.memos)}
 			results, err = nil, fmt.Errorf("machine stopped: %v", r)
 		}
 	}()

@@ -41,13 +41,15 @@ func (o operand) hashAt(v *Value, c *composite) uint64 {
 // compiler makes ops of statements.
 type compiler struct {
 	p      *Program
-	locals int                // of the function at hand
-	reads  map[ir.Local]int   // how often the function reads each local
-	adds   map[ir.Local]int   // how often it adds to each
-	base   map[ir.Local]bool  // which may hold a place in the base documents
-	calls  map[string]foreign // built-in functions
-	result int                // the local of the result
-	first  map[ir.Local]bool  // see early
+	locals int                 // of the function at hand
+	reads  map[ir.Local]int    // how often the function reads each local
+	adds   map[ir.Local]int    // how often it adds to each
+	base   map[ir.Local]bool   // which may hold a place in the base documents
+	calls  map[string]foreign  // built-in functions
+	result int                 // the local of the result
+	first  map[ir.Local]bool   // see early
+	called map[string][]string // the functions that each function calls
+	caller string
 }
 
 // New makes a plan ready. The error wraps [ErrUnsupported] when the plan is not for
@@ -66,7 +68,7 @@ func New(o Options) (p *Program, err error) {
 	for _, s := range o.Plan.Static.Strings {
 		p.strings = append(p.strings, konstOf(Text(s.Value)))
 	}
-	c := &compiler{p: p, calls: map[string]foreign{}}
+	c := &compiler{p: p, calls: map[string]foreign{}, called: map[string][]string{}}
 	for _, b := range o.Plan.Static.BuiltinFuncs {
 		if c.calls[b.Name], err = foreignOf(b.Name); err != nil {
 			return nil, err
@@ -92,16 +94,19 @@ func New(o Options) (p *Program, err error) {
 		if plan.Name != o.Entry {
 			continue
 		}
+		c.caller = ""
 		c.begin(plan)
 		c.first = nil
 		p.entry, err = c.blocks(plan.Blocks)
 		p.locals = c.locals
+		p.stack = min(p.locals+c.deepest("", map[string]int{}), maxStack)
 		return p, err
 	}
 	return nil, fmt.Errorf("%w: there is no plan %q", ErrUnsupported, o.Entry)
 }
 
 func (c *compiler) function(fn *function, f *ir.Func) (err error) {
+	c.caller = f.Name
 	c.begin(f)
 	c.early(f)
 	for _, l := range f.Params {
@@ -111,6 +116,23 @@ func (c *compiler) function(fn *function, f *ir.Func) (err error) {
 	fn.body, err = c.blocks(f.Blocks)
 	fn.locals = c.locals
 	return err
+}
+
+// deepest returns how many locals the calls of a function need at most. Calls of names
+// that are computed are not counted.
+func (c *compiler) deepest(name string, known map[string]int) int {
+	if n, ok := known[name]; ok {
+		return n
+	}
+	known[name] = 0 // Rego has no recursion
+	n := 0
+	for _, callee := range c.called[name] {
+		if fn := c.p.funcs[callee]; fn != nil {
+			n = max(n, fn.locals+c.deepest(callee, known))
+		}
+	}
+	known[name] = n
+	return n
 }
 
 // begin counts what a function or plan does with its locals.
@@ -138,6 +160,8 @@ func (c *compiler) Visit(x any) (ir.Visitor, error) {
 		}
 	}
 	switch s := s.(type) {
+	case *ir.CallStmt:
+		c.called[c.caller] = append(c.called[c.caller], s.Func)
 	case *ir.SetAddStmt:
 		c.adds[s.Set]++
 	case *ir.ResetLocalStmt:
