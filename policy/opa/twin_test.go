@@ -29,7 +29,7 @@ func load(t testing.TB, src string) *Engine {
 var twinPolicies = map[string]string{
 	"sets": `decision := {"result": "deny", "reasons": {x | some x in input.list; is_string(x)} | _extra} if not _open
 
-decision := {"result": "allow", "reasons": sort([sprintf("%v", [x]) | some x in _all])} if _open
+decision := {"result": "allow", "reasons": [sprintf("%v", [x]) | some x in _all]} if _open
 
 _extra contains "extra" if count(input.list) > 2
 
@@ -256,6 +256,31 @@ func TestDistrust(t *testing.T) {
 	e.distrust("again")
 	if len(alarms) != 1 {
 		t.Errorf("alarms %q", alarms)
+	}
+}
+
+// losesTrust is a request during which the machine is found out.
+type losesTrust struct {
+	context.Context
+	found func()
+}
+
+func (l losesTrust) Err() error {
+	l.found()
+	return nil
+}
+
+// TestDistrustMeanwhile: an answer of a machine that lost its trust before the answer was
+// remembered is not remembered.
+func TestDistrustMeanwhile(t *testing.T) {
+	e := load(t, `decision := {"result": "deny", "reasons": ["x"]}`)
+	e.twin.program.Store(load(t, "decision := {\"result\": \"allow\", \"reasons\": [\"x\"]} if count([1 | some _ in _n; some _ in _n]) > 0\n\n_n := ["+strings.Repeat("1,", 50)+"1]").twin.program.Load())
+	ctx := losesTrust{t.Context(), func() { e.distrust("found out") }}
+	if a, err := e.Eval(ctx, plain()); err != nil || a.Result != policy.Allow || e.twin.program.Load() != nil {
+		t.Fatal(a, err)
+	}
+	if a, err := e.Eval(t.Context(), plain()); err != nil || a.Result != policy.Deny {
+		t.Errorf("%v, %v", a, err)
 	}
 }
 

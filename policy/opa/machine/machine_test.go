@@ -192,9 +192,11 @@ func TestFirstConstantEnds(t *testing.T) {
 			t.Errorf("%s: %d steps", src, used)
 		}
 	}
-	m := compiled(t, "p := 1 if count(input) > 0\n\np := 2 if count(input) > 1", 0).Machine()
-	if _, err := m.Eval(t.Context(), soon(), numbers(3)); !errors.Is(err, ErrConflict) {
-		t.Errorf("two values: %v", err)
+	for _, two := range [][2]string{{"1", "2"}, {`"a"`, `"b"`}, {"true", "false"}} {
+		m := compiled(t, fmt.Sprintf("p := %s if count(input) > 0\n\np := %s if count(input) > 1", two[0], two[1]), 0).Machine()
+		if results, err := m.Eval(t.Context(), soon(), numbers(3)); !errors.Is(err, ErrConflict) {
+			t.Errorf("two values: %v, %v", results, err)
+		}
 	}
 }
 
