@@ -50,6 +50,8 @@ type grants struct {
 	agents, humans, groups map[string]*principal
 
 	values sync.Map // principalKey -> machine.Value
+	mu     sync.Mutex
+	made   map[string]machine.Value // what documents have in common, by what it is made of
 }
 
 type principalKey struct {
@@ -243,7 +245,7 @@ func (g *grants) document(k principalKey) machine.Value {
 	if v, ok := g.values.Load(k); ok {
 		return v.(machine.Value)
 	}
-	v, _ := g.values.LoadOrStore(k, documentOf(parts))
+	v, _ := g.values.LoadOrStore(k, g.documentOf(parts))
 	return v.(machine.Value)
 }
 
@@ -264,8 +266,15 @@ func (g *grants) ofHuman(p *principal) []*principal {
 	return parts
 }
 
-// documentOf indexes grants by action pattern.
-func documentOf(parts []*principal) machine.Value {
+// documentOf indexes grants by action pattern. Of ten thousand agents many are granted
+// the same: equal parts are made once, which saves memory, and keeps in the
+// processor's caches what every question looks at.
+func (g *grants) documentOf(parts []*principal) machine.Value {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.made == nil {
+		g.made = map[string]machine.Value{}
+	}
 	var allow, ask, deny []grant
 	var raw []machine.Value
 	autonomous := false
@@ -273,16 +282,30 @@ func documentOf(parts []*principal) machine.Value {
 		allow, ask, deny = append(allow, p.Allow...), append(ask, p.Ask...), append(deny, p.Deny...)
 		autonomous = autonomous || p.Autonomous
 		for _, r := range p.Raw {
-			raw = append(raw, forGood.Make(rawShape, flags(r.Hosts), flags(r.Methods), machine.Text(r.PathPrefix)))
+			raw = append(raw, forGood.Make(rawShape, g.flags(r.Hosts), g.flags(r.Methods), machine.Text(r.PathPrefix)))
 		}
 	}
-	return forGood.Make(documentShape, index(allow), index(ask), index(deny), forGood.Array(raw...), machine.Bool(autonomous))
+	return forGood.Make(documentShape, g.index(allow), g.index(ask), g.index(deny), forGood.Array(raw...), machine.Bool(autonomous))
 }
 
-func index(list []grant) machine.Value {
-	byPattern := map[string][]machine.Value{}
-	for _, g := range list {
-		access, resources := g.Access, g.Resources
+// once makes a value, or returns the one that was made under this key.
+func (g *grants) once(k key, make func() machine.Value) machine.Value {
+	v, ok := g.made[string(k)]
+	if !ok {
+		v = make()
+		g.made[string(k)] = v
+	}
+	return v
+}
+
+func (g *grants) index(list []grant) machine.Value {
+	type entries struct {
+		key  key
+		list []machine.Value
+	}
+	byPattern := map[string]*entries{}
+	for _, x := range list {
+		access, resources := x.Access, x.Resources
 		if len(access) == 0 {
 			access = accessNames
 		}
@@ -293,25 +316,34 @@ func index(list []grant) machine.Value {
 		for _, a := range access {
 			names = append(names, string(a))
 		}
-		entry := forGood.Make(entryShape, flags(names), flags(resources))
-		for _, pattern := range g.Actions {
-			byPattern[pattern] = append(byPattern[pattern], entry)
+		k := key("entry").list(names).list(resources)
+		entry := g.once(k, func() machine.Value { return forGood.Make(entryShape, g.flags(names), g.flags(resources)) })
+		for _, pattern := range x.Actions {
+			e := byPattern[pattern]
+			if e == nil {
+				e = &entries{key: key("entries")}
+				byPattern[pattern] = e
+			}
+			e.key, e.list = append(e.key, k...), append(e.list, entry)
 		}
 	}
 	fields := make([]machine.Field, 0, len(byPattern))
-	for pattern, entries := range byPattern {
-		fields = append(fields, machine.Field{Name: pattern, Value: forGood.Array(entries...)})
+	for pattern, e := range byPattern {
+		name := g.once(key("name").text(pattern), func() machine.Value { return machine.Text(pattern) })
+		fields = append(fields, machine.Field{Name: name.String(), Value: g.once(e.key, func() machine.Value { return forGood.Array(e.list...) })})
 	}
 	return forGood.Object(fields...)
 }
 
 // flags makes {name: true}, which is looked up and not searched.
-func flags(names []string) machine.Value {
-	fields := make([]machine.Field, len(names))
-	for i, n := range names {
-		fields[i] = machine.Field{Name: n, Value: machine.Bool(true)}
-	}
-	return forGood.Object(fields...)
+func (g *grants) flags(names []string) machine.Value {
+	return g.once(key("flags").list(names), func() machine.Value {
+		fields := make([]machine.Field, len(names))
+		for i, n := range names {
+			fields[i] = machine.Field{Name: n, Value: machine.Bool(true)}
+		}
+		return forGood.Object(fields...)
+	})
 }
 
 // dataPath is where OPA's loader puts a data file: under the folder that it is in.

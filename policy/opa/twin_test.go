@@ -354,3 +354,37 @@ func TestSamplesEndWithTheEngine(t *testing.T) {
 		t.Error("compared after Close")
 	}
 }
+
+// TestSharedParts compares documents whose equal parts were made once with those of
+// an agent that is alone.
+func TestSharedParts(t *testing.T) {
+	r := random{rand.New(rand.NewPCG(5, 6))}
+	pick := func(list ...string) (out []string) {
+		for _, s := range list {
+			if r.IntN(2) == 0 {
+				out = append(out, s)
+			}
+		}
+		return out
+	}
+	all := &grants{agents: map[string]*principal{}}
+	for i := range 300 {
+		p := &principal{}
+		for range r.IntN(4) {
+			x := grant{Actions: pick("a:x", "a:*", "a:x/*", "*:*"), Resources: pick("r", "r/*", "*", "a")}
+			for _, a := range pick("read", "list", "a") {
+				x.Access = append(x.Access, policy.Access(a))
+			}
+			p.Allow, p.Deny = append(p.Allow, x), append(p.Deny, grant{Actions: pick("a:x", "a"), Resources: pick("a")})
+			p.Raw = append(p.Raw, rawGrant{Hosts: pick("a", "b"), Methods: pick("a", "GET")})
+		}
+		all.agents[fmt.Sprint(i)] = p
+	}
+	for id, p := range all.agents {
+		k := principalKey{id: id}
+		shared, alone := all.document(k), (&grants{agents: map[string]*principal{id: p}}).document(k)
+		if shared.AST().Compare(alone.AST()) != 0 {
+			t.Fatalf("%s among others: %v\nalone: %v", id, shared.AST(), alone.AST())
+		}
+	}
+}
