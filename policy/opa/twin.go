@@ -92,7 +92,12 @@ func (e *Engine) plan(src *sources) (*machine.Program, error) {
 
 // compare puts one input to both and returns how they differ. Where the machine
 // gives up there is no difference: OPA is asked then.
-func (e *Engine) compare(ctx context.Context, p *machine.Program, input ast.Value) string {
+func (e *Engine) compare(ctx context.Context, p *machine.Program, input ast.Value) (why string) {
+	defer func() {
+		if r := recover(); r != nil {
+			why = fmt.Sprintf("the machine stops: %v", r)
+		}
+	}()
 	deadline := time.Now().Add(e.timeout)
 	m := p.Machine()
 	defer m.Close()
@@ -127,15 +132,20 @@ func decision(results []machine.Value, err error) (machine.Value, error) {
 	return v, nil
 }
 
-// execute puts q to the machine.
-func (e *Engine) execute(ctx context.Context, p *machine.Program, q *policy.Question, deadline time.Time) (policy.Answer, error) {
+// execute puts q to the machine. What would be a panic is an error.
+func (e *Engine) execute(ctx context.Context, p *machine.Program, q *policy.Question, deadline time.Time) (a policy.Answer, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			a, err = policy.Answer{}, fmt.Errorf("machine stopped: %v", r)
+		}
+	}()
 	m := p.Machine()
 	defer m.Close()
 	v, err := decision(m.Eval(ctx, deadline, e.document(m.Arena(), q, e.caller(q))))
 	if err != nil {
 		return policy.Answer{}, err
 	}
-	a, err := plainAnswer(&v)
+	a, err = plainAnswer(&v)
 	a.Revision = e.revision
 	return a, err
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/ir"
 
 	"chaperone/policy"
 	"chaperone/policy/opa/machine"
@@ -331,6 +332,34 @@ func TestSlow(t *testing.T) {
 	}
 	if a, err := e.Eval(t.Context(), plain()); err != nil || a.Result != policy.Allow {
 		t.Errorf("OPA is not asked when the machine gives up: %v, %v", a, err)
+	}
+}
+
+// TestMachinePanics has a machine answer with what is no document.
+func TestMachinePanics(t *testing.T) {
+	result := ir.Operand{Value: ir.StringIndex(0)}
+	plan := &ir.Policy{
+		Static: &ir.Static{Strings: []*ir.StringConst{{Value: "result"}}}, Funcs: &ir.Funcs{},
+		Plans: &ir.Plans{Plans: []*ir.Plan{{Name: "p", Blocks: []*ir.Block{{Stmts: []ir.Stmt{
+			&ir.MakeArrayStmt{Target: 3}, &ir.ArrayAppendStmt{Value: ir.Operand{Value: ir.Local(9)}, Array: 3},
+			&ir.MakeObjectStmt{Target: 4}, &ir.ObjectInsertStmt{Key: result, Value: ir.Operand{Value: ir.Local(3)}, Object: 4},
+			&ir.ResultSetAddStmt{Value: 4},
+		}}}}}},
+	}
+	p, err := machine.New(machine.Options{Plan: plan, Entry: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := load(t, `decision := {"result": "allow"}`)
+	e.twin.program.Store(p)
+	if _, err := e.execute(t.Context(), p, plain(), time.Now().Add(time.Second)); err == nil || !strings.Contains(err.Error(), "machine stopped") {
+		t.Error(err)
+	}
+	if a, err := e.Eval(t.Context(), plain()); err != nil || a.Result != policy.Allow {
+		t.Errorf("%v, %v", a, err)
+	}
+	if why := e.compare(t.Context(), p, e.samples()[0]); why == "" {
+		t.Error("a machine that stops is taken")
 	}
 }
 

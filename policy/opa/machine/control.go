@@ -108,16 +108,15 @@ func (c *compiler) callStmt(s *ir.CallStmt) (op, error) {
 		}
 		if native != nil {
 			if v, ok := native(m, in); ok {
-				f[t] = v
-				return defined(v.kind)
+				f[t] = v // which is defined
+				return 0
 			}
 		}
 		v, err := builtin(m, in)
 		if err != nil {
 			return m.fail(err)
 		}
-		f[t] = v
-		return defined(v.kind)
+		return give(f, t, &v)
 	}, nil
 }
 

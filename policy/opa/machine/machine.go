@@ -186,8 +186,7 @@ func (m *Machine) over() bool {
 func (m *Machine) call(fn *function, f []Value, args []operand, target int) int {
 	if fn.memo >= 0 {
 		if known := &m.memo[fn.memo]; known.gen == m.gen {
-			f[target] = known.v
-			return defined(known.v.kind)
+			return give(f, target, &known.v)
 		}
 	}
 	if m.step() {
@@ -206,17 +205,15 @@ func (m *Machine) call(fn *function, f []Value, args []operand, target int) int 
 	if fn.memo >= 0 {
 		m.memo[fn.memo] = memo{m.gen, v}
 	}
+	return give(f, target, &v)
+}
+
+// give stores a value; an undefined one ends the block and leaves the local as it was.
+func give(f []Value, target int, v *Value) int {
 	if v.kind == Undefined {
 		return 1
 	}
-	f[target] = v
-	return 0
-}
-
-func defined(k Kind) int {
-	if k == Undefined {
-		return 1
-	}
+	f[target] = *v
 	return 0
 }
 

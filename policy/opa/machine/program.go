@@ -113,6 +113,7 @@ func (c *compiler) function(fn *function, f *ir.Func) (err error) {
 		c.local(l)
 	}
 	c.local(f.Return)
+	c.reads[f.Return]++ // by the caller
 	fn.body, err = c.blocks(f.Blocks)
 	fn.locals = c.locals
 	return err
