@@ -86,6 +86,48 @@ _names[x] contains i if {
 }
 
 _inverse := {v: k | some k, v in input.object; is_string(v); k == input.text}`,
+	"alike": `decision := {"result": "allow", "reasons": _r, "obligations": {"f": _f(input.object)}}
+
+_r contains "a" if input.text == "a"
+
+_r contains "a, too" if {
+	input.text == "a"
+	input.number > 0
+}
+
+_r contains "b" if input.text == "b"
+
+_r contains sprintf("c %v", [x]) if {
+	input.text == "c"
+	some x in input.list
+}
+
+_r contains "d" if input.object.a == "a"
+
+_r contains "e" if input.object.a == "b"
+
+_r contains "f" if input.object.a == "c"
+
+_r contains "g" if input.object.a == "b"
+
+_r contains "h" if input.object.b == "a"
+
+_r contains "i" if input.object.b == "b"
+
+_r contains "j" if input.object.b == 1
+
+default _f(_) := "other"
+
+_f(o) := "a" if o.a == "a"
+
+_f(o) := "b" if o.a == "b"
+
+_f(o) := x if {
+	o.a == "c"
+	x := o.b
+}
+
+_f(o) := o.c if o.a == ""`,
 	"numbers": `decision := {"result": "allow", "reasons": [sprintf("%v %v %v", [_sum, _order, _lookup])]}
 
 _sum := sum([x | some x in input.list; is_number(x)])

@@ -24,7 +24,7 @@ func (c *compiler) not(s *ir.NotStmt) (op, error) {
 func (c *compiler) scan(s *ir.ScanStmt) (op, error) {
 	k, v, list := c.visited(s)
 	src, key, val := c.local(s.Source), c.local(k), c.local(v)
-	keyed, valued := c.reads[k] > 0, c.reads[v] > 0
+	keyed, valued := c.readsOf(k) > 0, c.readsOf(v) > 0
 	body, err := c.block(list)
 	return func(m *Machine, f []Value) int {
 		kind := f[src].kind

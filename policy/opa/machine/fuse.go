@@ -16,11 +16,9 @@ func (c *compiler) fused(list []ir.Stmt) (op, int) {
 	return nil, 0
 }
 
-// dots fuses look-ups by constant names one below the other, where nothing else
-// reads what lies between, with a comparison to a constant that follows.
-func (c *compiler) dots(list []ir.Stmt) (op, int) {
-	var path []konst
-	var first, last *ir.DotStmt
+// chain returns the look-ups by constant names at the head of a list, one below the
+// other, where nothing else reads what lies between; last is nil when there is none.
+func (c *compiler) chain(list []ir.Stmt) (path []konst, src int, last *ir.DotStmt) {
 	for _, s := range list {
 		d, ok := s.(*ir.DotStmt)
 		if !ok {
@@ -30,19 +28,25 @@ func (c *compiler) dots(list []ir.Stmt) (op, int) {
 		if !ok {
 			break
 		}
-		src, ok := plain(d.Source).(ir.Local)
-		if !ok || last != nil && (src != last.Target || c.reads[src] != 1) {
+		from, ok := plain(d.Source).(ir.Local)
+		if !ok || last != nil && (from != last.Target || c.readsOf(from) != 1) {
 			break
 		}
-		if first == nil {
-			first = d
+		if last == nil {
+			src = c.local(from)
 		}
 		path, last = append(path, c.p.strings[name]), d
 	}
+	return path, src, last
+}
+
+// dots fuses a chain of look-ups with a comparison to a constant that follows.
+func (c *compiler) dots(list []ir.Stmt) (op, int) {
+	path, src, last := c.chain(list)
 	if last == nil {
 		return nil, 0
 	}
-	src, t, n := c.operand(first.Source).local, c.local(last.Target), len(path)
+	t, n := c.local(last.Target), len(path)
 	if want := c.comparison(list[n:], last.Target); want != nil {
 		return func(_ *Machine, f []Value) int {
 			v := follow(&f[src], path)

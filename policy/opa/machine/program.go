@@ -40,16 +40,18 @@ func (o operand) hashAt(v *Value, c *composite) uint64 {
 
 // compiler makes ops of statements.
 type compiler struct {
-	p      *Program
-	locals int                 // of the function at hand
-	reads  map[ir.Local]int    // how often the function reads each local
-	adds   map[ir.Local]int    // how often it adds to each
-	base   map[ir.Local]bool   // which may hold a place in the base documents
-	calls  map[string]foreign  // built-in functions
-	result int                 // the local of the result
-	first  map[ir.Local]bool   // see early
-	called map[string][]string // the functions that each function calls
-	caller string
+	p       *Program
+	locals  int // of the function at hand
+	scopes  map[*ir.Block]*scope
+	scope   *scope              // of the block at hand
+	exposed map[ir.Local]int    // reads that see what another block left
+	adds    map[ir.Local]int    // how often it adds to each
+	base    map[ir.Local]bool   // which may hold a place in the base documents
+	calls   map[string]foreign  // built-in functions
+	result  int                 // the local of the result
+	first   map[ir.Local]bool   // see early
+	called  map[string][]string // the functions that each function calls
+	caller  string
 }
 
 // New makes a plan ready. The error wraps [ErrUnsupported] when the plan is not for
@@ -95,7 +97,7 @@ func New(o Options) (p *Program, err error) {
 			continue
 		}
 		c.caller = ""
-		c.begin(plan)
+		c.begin(plan.Blocks)
 		c.first = nil
 		p.entry, err = c.blocks(plan.Blocks)
 		p.locals = c.locals
@@ -107,13 +109,13 @@ func New(o Options) (p *Program, err error) {
 
 func (c *compiler) function(fn *function, f *ir.Func) (err error) {
 	c.caller = f.Name
-	c.begin(f)
+	c.begin(f.Blocks)
 	c.early(f)
 	for _, l := range f.Params {
 		c.local(l)
 	}
 	c.local(f.Return)
-	c.reads[f.Return]++ // by the caller
+	c.exposed[f.Return]++ // by the caller
 	fn.body, err = c.blocks(f.Blocks)
 	fn.locals = c.locals
 	return err
@@ -136,43 +138,14 @@ func (c *compiler) deepest(name string, known map[string]int) int {
 	return n
 }
 
-// begin counts what a function or plan does with its locals.
-func (c *compiler) begin(f any) {
-	c.locals, c.reads, c.adds = 2, map[ir.Local]int{}, map[ir.Local]int{}
+// begin surveys a function or plan.
+func (c *compiler) begin(blocks []*ir.Block) {
+	c.locals, c.scope = 2, nil
+	c.scopes, c.exposed, c.adds = map[*ir.Block]*scope{}, map[ir.Local]int{}, map[ir.Local]int{}
 	c.base = map[ir.Local]bool{ir.Data: true}
-	_ = ir.Walk(c, f)
-}
-
-// Before, After and Visit implement ir.Visitor.
-func (*compiler) Before(any) {}
-
-// After implements ir.Visitor.
-func (*compiler) After(any) {}
-
-// Visit implements ir.Visitor: it counts what a statement reads and adds to.
-func (c *compiler) Visit(x any) (ir.Visitor, error) {
-	s, ok := x.(ir.Stmt)
-	if !ok {
-		return c, nil
+	for _, b := range blocks {
+		c.survey(b, nil)
 	}
-	for _, o := range operandsOf(s) {
-		if l, ok := plain(o).(ir.Local); ok {
-			c.reads[l]++
-		}
-	}
-	switch s := s.(type) {
-	case *ir.CallStmt:
-		c.called[c.caller] = append(c.called[c.caller], s.Func)
-	case *ir.SetAddStmt:
-		c.adds[s.Set]++
-	case *ir.ResetLocalStmt:
-		c.adds[s.Target]++
-	case *ir.DotStmt:
-		c.base[s.Target] = c.base[s.Target] || c.inBase(s.Source)
-	case *ir.AssignVarStmt:
-		c.base[s.Target] = c.base[s.Target] || c.inBase(s.Source)
-	}
-	return c, nil
 }
 
 // inBase reports whether an operand may be a place in the base documents.
@@ -203,7 +176,7 @@ func operandsOf(s ir.Stmt) []ir.Operand {
 	case *ir.AssignVarStmt:
 		return []ir.Operand{s.Source}
 	case *ir.AssignVarOnceStmt:
-		return []ir.Operand{s.Source}
+		return append(local(s.Target), s.Source)
 	case *ir.ScanStmt:
 		return local(s.Source)
 	case *ir.LenStmt:
@@ -219,15 +192,15 @@ func operandsOf(s ir.Stmt) []ir.Operand {
 	case *ir.IsUndefinedStmt:
 		return local(s.Source)
 	case *ir.ObjectInsertStmt:
-		return []ir.Operand{s.Key, s.Value}
+		return append(local(s.Object), s.Key, s.Value)
 	case *ir.ObjectInsertOnceStmt:
-		return []ir.Operand{s.Key, s.Value}
+		return append(local(s.Object), s.Key, s.Value)
 	case *ir.ObjectMergeStmt:
 		return local(s.A, s.B)
 	case *ir.SetAddStmt:
-		return []ir.Operand{s.Value}
+		return append(local(s.Set), s.Value)
 	case *ir.ArrayAppendStmt:
-		return []ir.Operand{s.Value}
+		return append(local(s.Array), s.Value)
 	case *ir.WithStmt:
 		return append(local(s.Local), s.Value)
 	case *ir.ReturnLocalStmt:

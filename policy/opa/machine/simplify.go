@@ -14,13 +14,13 @@ func (c *compiler) simplify(list []ir.Stmt) []ir.Stmt {
 			continue
 		}
 		src, local := plain(a.Source).(ir.Local)
-		if c.reads[a.Target] == 0 {
+		if c.readsOf(a.Target) == 0 {
 			if local {
-				c.reads[src]--
+				c.scope.reads[src]--
 			}
 			continue
 		}
-		if n := len(out); local && n > 0 && c.reads[src] == 1 {
+		if n := len(out); local && n > 0 && c.readsOf(src) == 1 {
 			if moved := retarget(out[n-1], src, a.Target); moved != nil {
 				out[n-1] = moved
 				continue
@@ -62,9 +62,9 @@ func (c *compiler) visited(s *ir.ScanStmt) (key, val ir.Local, body []ir.Stmt) {
 		}
 		src, _ := plain(a.Source).(ir.Local)
 		switch {
-		case src == key && key == s.Key && c.reads[key] == 1:
+		case src == key && key == s.Key && c.readsOf(key) == 1:
 			key = a.Target
-		case src == val && val == s.Value && c.reads[val] == 1:
+		case src == val && val == s.Value && c.readsOf(val) == 1:
 			val = a.Target
 		default:
 			return key, val, body
@@ -81,7 +81,7 @@ func (c *compiler) condition(list []ir.Stmt) (op, int) {
 		return nil, 0
 	}
 	test, ok := list[1].(*ir.NotEqualStmt)
-	if !ok || plain(test.A) != call.Result || plain(test.B) != ir.Bool(false) || c.reads[call.Result] != 1 {
+	if !ok || plain(test.A) != call.Result || plain(test.B) != ir.Bool(false) || c.readsOf(call.Result) != 1 {
 		return nil, 0
 	}
 	a, b, want := c.operand(call.Args[0]), c.operand(call.Args[1]), call.Func == "equal"

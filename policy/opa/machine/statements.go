@@ -28,15 +28,30 @@ func out(r int) int {
 
 // blocks makes one op of blocks that are executed one after the other.
 func (c *compiler) blocks(list []*ir.Block) (op, error) {
-	bodies := make([][]op, len(list))
+	bodies, guards, guarded := make([][]op, len(list)), make([]guard, len(list)), make([]bool, len(list))
+	around := c.scope
+	defer func() { c.scope = around }()
 	for i, b := range list {
+		c.scope = c.scopes[b]
+		stmts := c.simplify(b.Stmts)
+		guards[i], guarded[i] = c.guardOf(stmts)
 		var err error
-		if bodies[i], err = c.block(b.Stmts); err != nil {
+		if bodies[i], err = c.block(stmts); err != nil {
 			return nil, err
 		}
 	}
+	var joined [][]op
+	for i := 0; i < len(bodies); {
+		if n := jumps(guards, guarded, i); n >= fewest {
+			joined = append(joined, []op{newJump(guards[i:i+n], bodies[i:i+n]).run})
+			i += n
+			continue
+		}
+		joined = append(joined, bodies[i])
+		i++
+	}
 	return func(m *Machine, f []Value) int {
-		for _, body := range bodies {
+		for _, body := range joined {
 			if r := run(m, f, body); r > 1 {
 				return out(r)
 			}
