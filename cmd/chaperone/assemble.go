@@ -59,6 +59,7 @@ type road struct {
 	address   string
 
 	reloading sync.Mutex
+	engine    *opa.Engine            // in the gate; changed while reloading is held
 	reloaded  atomic.Pointer[string] // the error of the last reload
 }
 
@@ -71,11 +72,11 @@ func assemble(ctx context.Context, s *settings.Settings, logger *slog.Logger) (_
 			err = errors.Join(err, r.close())
 		}
 	}()
-	engine, err := loadPolicy(s)
+	engine, err := loadPolicy(s, logger)
 	if err != nil {
 		return nil, err
 	}
-	r.gate.Use(engine)
+	r.usePolicy(engine)
 	catalogue, err := loadCatalogue(s)
 	if err != nil {
 		return nil, err
@@ -109,6 +110,9 @@ func (r *road) close() error {
 	}
 	if r.directory != nil {
 		r.directory.Close()
+	}
+	if r.engine != nil {
+		r.engine.Close()
 	}
 	if r.log != nil {
 		errs = errors.Join(errs, r.log.Close())
@@ -259,14 +263,14 @@ func (r *road) reload(context.Context) error {
 	defer r.reloading.Unlock()
 	catalogue, err := r.freshCatalogue()
 	r.metrics.Reloaded("catalogue", err)
-	engine, perr := loadPolicy(r.s)
+	engine, perr := loadPolicy(r.s, r.logger)
 	r.metrics.Reloaded("policy", perr)
 	if err = errors.Join(err, perr); err != nil {
 		r.reloaded.Store(new(err.Error()))
 		r.logger.Error("reload failed; the last good policy and catalogue stay in force", "error", err.Error())
 		return err
 	}
-	r.gate.Use(engine)
+	r.usePolicy(engine)
 	r.catalogue.Store(catalogue)
 	r.server.UseCatalogue(catalogue)
 	r.reloaded.Store(nil)
@@ -313,16 +317,31 @@ func policyFiles(s *settings.Settings) (fs.FS, error) {
 	return os.DirFS(s.Policy.Path), nil
 }
 
-func loadPolicy(s *settings.Settings) (*opa.Engine, error) {
+// loadPolicy makes an engine, and tells the log when it is a slow one, or gave an
+// answer that it should not have given.
+func loadPolicy(s *settings.Settings, logger *slog.Logger) (*opa.Engine, error) {
 	files, err := policyFiles(s)
 	if err != nil {
 		return nil, err
 	}
-	engine, err := opa.Load(opa.Options{FS: files, Schema: rego.InputSchema})
+	alarm := func(what string) { logger.Error("policy answered otherwise than OPA", "what", what) }
+	engine, err := opa.Load(opa.Options{FS: files, Schema: rego.InputSchema, Alarm: alarm})
 	if err != nil {
 		return nil, problem.Failure(fmt.Errorf("loading policy: %w", err), "mend it and run `chaperone policy check`")
 	}
+	if why := engine.Slow(); why != "" {
+		logger.Warn("policy is answered by OPA's own evaluator, which is slower", "policy", engine.Revision(), "why", why)
+	}
 	return engine, nil
+}
+
+// usePolicy puts an engine into force, and ends what the one before does beside requests.
+func (r *road) usePolicy(e *opa.Engine) {
+	r.gate.Use(e)
+	if r.engine != nil {
+		r.engine.Close()
+	}
+	r.engine = e
 }
 
 func loadCatalogue(s *settings.Settings) (*action.Catalogue, error) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -95,11 +96,14 @@ func (f *findings) configuration(s *settings.Settings) {
 }
 
 func (f *findings) policy(s *settings.Settings) {
-	engine, err := loadPolicy(s)
+	engine, err := loadPolicy(s, slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.broken("run `chaperone policy check`", "policy: %v", err)
 	} else {
 		f.ok("policy compiles, revision %s", engine.Revision())
+		if why := engine.Slow(); why != "" {
+			f.note("see Cost in docs/policy.md", "policy is answered by OPA's own evaluator, which is slower: %s", why)
+		}
 	}
 	catalogue, err := loadCatalogue(s)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -126,7 +127,7 @@ catalogue as the proxy would name it. Exit code 3 when policy says no.`,
 			if err != nil {
 				return err
 			}
-			engine, err := loadPolicy(s)
+			engine, err := loadPolicy(s, slog.New(slog.DiscardHandler))
 			if err != nil {
 				return err
 			}

@@ -1,5 +1,6 @@
-// Package opa answers policy questions with Rego, as OPA parses, compiles and
-// evaluates it.
+// Package opa answers policy questions with Rego, as OPA parses, checks and plans it.
+// A machine of ours executes the plan; OPA's own evaluator answers where the machine
+// does not, checks it, and explains.
 package opa
 
 import (
@@ -22,7 +23,10 @@ import (
 )
 
 // entry is what every policy must define.
-const entry = "data.chaperone.decision"
+const (
+	entry     = "data.chaperone.decision"
+	entryPath = "chaperone/decision"
+)
 
 var (
 	// ErrBudget is wrapped when a policy takes more steps or time than it may.
@@ -43,10 +47,13 @@ type Options struct {
 	// Steps and Timeout bound one evaluation: 50,000 expressions, 50 ms.
 	Steps   int
 	Timeout time.Duration
+	// Alarm is called, once and from another goroutine, when an answer of the machine
+	// turned out to differ from OPA's. From then on OPA answers. Nil is no alarm.
+	Alarm func(what string)
 }
 
-// Engine is one compiled policy with its data. It is immutable and safe for
-// concurrent use; it implements [policy.Engine].
+// Engine is one compiled policy with its data. It is safe for concurrent use, and the
+// answer to a question never changes; it implements [policy.Engine].
 type Engine struct {
 	revision string
 	steps    int
@@ -58,8 +65,8 @@ type Engine struct {
 	grants   *grants
 	reads    reads
 	answers  *memory[policy.Answer] // nil: none may be remembered
-	callers  *memory[caller]
-	actions  *memory[*ast.Term]
+	callers  *memory[*caller]
+	twin     *twin
 }
 
 var _ policy.Engine = (*Engine)(nil)
@@ -79,7 +86,7 @@ func Load(o Options) (*Engine, error) {
 	if len(faults) > 0 {
 		return nil, faults
 	}
-	e := &Engine{revision: src.revision(), steps: o.Steps, timeout: o.Timeout, compiler: compiler, grants: g}
+	e := &Engine{revision: src.revision(), steps: o.Steps, timeout: o.Timeout, compiler: compiler, grants: g, twin: &twin{every: sampleEvery, alarm: o.Alarm}}
 	if e.steps == 0 {
 		e.steps = 50_000
 	}
@@ -89,6 +96,7 @@ func Load(o Options) (*Engine, error) {
 	if err := e.prepare(src.data); err != nil {
 		return nil, fmt.Errorf("preparing policy: %w", err)
 	}
+	e.prepareTwin(src, &o)
 	return e, nil
 }
 
@@ -109,7 +117,7 @@ func (e *Engine) prepare(data map[string]any) error {
 	if e.reads.memorable() && repeatable(e.compiler.Modules) {
 		e.answers = newMemory[policy.Answer]()
 	}
-	e.callers, e.actions = newMemory[caller](), newMemory[*ast.Term]()
+	e.callers = newMemory[*caller]()
 	e.store = inmem.NewFromObjectWithOpts(data, inmem.OptReturnASTValuesOnRead(true), inmem.OptRoundTripOnWrite(false))
 	e.txn, err = e.store.NewTransaction(context.Background())
 	return err
@@ -133,16 +141,32 @@ func (e *Engine) Eval(ctx context.Context, q *policy.Question) (policy.Answer, e
 	if a, ok := e.answers.recall(k); ok {
 		return apart(a), nil
 	}
+	trusted := e.twin.program.Load()
 	a, err := e.evaluate(ctx, q)
 	if err == nil {
 		e.answers.keep(k, apart(a))
 	}
+	if trusted != e.twin.program.Load() { // the machine lost its trust meanwhile
+		e.answers.forget()
+	}
 	return a, err
 }
 
-// evaluate puts q to OPA.
+// evaluate puts q to the machine, and to OPA where there is none or it gives up.
 func (e *Engine) evaluate(ctx context.Context, q *policy.Question) (policy.Answer, error) {
-	v, err := e.eval(ctx, ast.NewTerm(e.input(q)), nil)
+	deadline := time.Now().Add(e.timeout)
+	if p := e.twin.program.Load(); p != nil {
+		if a, err := e.execute(ctx, p, q, deadline); err == nil {
+			e.sample(q, a)
+			return a, nil
+		}
+	}
+	return e.interpret(ctx, q, deadline)
+}
+
+// interpret puts q to OPA's evaluator.
+func (e *Engine) interpret(ctx context.Context, q *policy.Question, deadline time.Time) (policy.Answer, error) {
+	v, err := e.eval(ctx, ast.NewTerm(e.input(q)), deadline, nil)
 	if err != nil {
 		return policy.Answer{}, err
 	}
@@ -151,11 +175,10 @@ func (e *Engine) evaluate(ctx context.Context, q *policy.Question) (policy.Answe
 	return a, err
 }
 
-func (e *Engine) eval(ctx context.Context, input *ast.Term, tracer topdown.QueryTracer) (ast.Value, error) {
-	now := time.Now()
-	cancel := &budget{ctx: ctx, left: e.steps, deadline: now.Add(e.timeout)}
+func (e *Engine) eval(ctx context.Context, input *ast.Term, deadline time.Time, tracer topdown.QueryTracer) (ast.Value, error) {
+	cancel := &budget{ctx: ctx, left: e.steps, deadline: deadline}
 	q := topdown.NewQuery(e.query).WithCompiler(e.compiler).WithStore(e.store).WithTransaction(e.txn).
-		WithMetrics(metrics.NoOp()).WithTime(now).WithCancel(cancel).WithInput(input).WithStrictBuiltinErrors(true)
+		WithMetrics(metrics.NoOp()).WithTime(time.Now()).WithCancel(cancel).WithInput(input).WithStrictBuiltinErrors(true)
 	if tracer != nil {
 		q = q.WithQueryTracer(tracer)
 	}
@@ -194,73 +217,6 @@ func (b *budget) Cancelled() bool {
 		b.over = true
 	}
 	return b.over
-}
-
-var (
-	resultKey      = ast.StringTerm("result")
-	reasonsKey     = ast.StringTerm("reasons")
-	obligationsKey = ast.StringTerm("obligations")
-)
-
-// answer reads {"result", "reasons", "obligations"}; the last two may be absent.
-func answer(v ast.Value) (policy.Answer, error) {
-	object, ok := v.(ast.Object)
-	if !ok {
-		return policy.Answer{}, fmt.Errorf("%w: it is no object", ErrAnswer)
-	}
-	var a policy.Answer
-	result, ok := valueOf(object, resultKey).(ast.String)
-	if !ok {
-		return a, fmt.Errorf("%w: result is no string", ErrAnswer)
-	}
-	switch a.Result = policy.Result(result); a.Result {
-	case policy.Allow, policy.Deny, policy.Ask:
-	default:
-		return policy.Answer{}, fmt.Errorf("%w: result is none of allow, deny, ask", ErrAnswer)
-	}
-	var err error
-	if a.Reasons, err = reasons(valueOf(object, reasonsKey)); err != nil {
-		return policy.Answer{}, err
-	}
-	if o := valueOf(object, obligationsKey); o != nil {
-		j, err := ast.JSON(o)
-		obligations, ok := j.(map[string]any)
-		if err != nil || !ok {
-			return policy.Answer{}, fmt.Errorf("%w: obligations is no object", ErrAnswer)
-		}
-		if len(obligations) > 0 {
-			a.Obligations = obligations
-		}
-	}
-	return a, nil
-}
-
-func valueOf(o ast.Object, key *ast.Term) ast.Value {
-	if t := o.Get(key); t != nil {
-		return t.Value
-	}
-	return nil
-}
-
-// reasons reads an array or set of strings, a set in its order.
-func reasons(v ast.Value) ([]string, error) {
-	if v == nil {
-		return nil, nil
-	}
-	list, ok := v.(interface{ Foreach(func(*ast.Term)) })
-	if _, object := v.(ast.Object); !ok || object {
-		return nil, fmt.Errorf("%w: reasons is no list", ErrAnswer)
-	}
-	var out []string
-	var err error
-	list.Foreach(func(t *ast.Term) {
-		s, ok := t.Value.(ast.String)
-		if !ok {
-			err = fmt.Errorf("%w: a reason is no string", ErrAnswer)
-		}
-		out = append(out, string(s))
-	})
-	return out, err
 }
 
 // revision is over everything that was read.

@@ -10,10 +10,10 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/open-policy-agent/opa/v1/ast"
 	"go.yaml.in/yaml/v3"
 
 	"chaperone/policy"
+	"chaperone/policy/opa/machine"
 )
 
 // grantsFile is the data that is kept out of the engine: of it only the documents
@@ -49,7 +49,9 @@ type principal struct {
 type grants struct {
 	agents, humans, groups map[string]*principal
 
-	terms sync.Map // principalKey -> *ast.Term
+	values sync.Map // principalKey -> machine.Value
+	mu     sync.Mutex
+	made   map[string]machine.Value // what documents have in common, by what it is made of
 }
 
 type principalKey struct {
@@ -204,9 +206,16 @@ func (c *checker) grant(g *grant) {
 	}
 }
 
-// term returns {"agent": document or null, "human": document or null}.
-func (g *grants) term(q *policy.Question) *ast.Term {
-	agent, human := g.document(principalKey{false, q.Agent.ID}), null
+var (
+	grantsShape   = machine.NewShape("agent", "human")
+	documentShape = machine.NewShape("allow", "ask", "deny", "raw", "autonomous")
+	rawShape      = machine.NewShape("hosts", "methods", "path_prefix")
+	entryShape    = machine.NewShape("access", "resources")
+)
+
+// value returns {"agent": document or null, "human": document or null}.
+func (g *grants) value(q *policy.Question) machine.Value {
+	agent, human := g.document(principalKey{false, q.Agent.ID}), machine.Nothing()
 	if q.Human != nil {
 		id := q.Human.Email
 		if id == "" || g.humans[id] == nil {
@@ -214,12 +223,12 @@ func (g *grants) term(q *policy.Question) *ast.Term {
 		}
 		human = g.document(principalKey{true, id})
 	}
-	return ast.ObjectTerm(pair{kAgent, agent}, pair{kHuman, human})
+	return forGood.Make(grantsShape, agent, human)
 }
 
 // document returns the indexed document of a principal, or null. Humans without
 // one of their own share that of everybody, so that the cache is bounded by the file.
-func (g *grants) document(k principalKey) *ast.Term {
+func (g *grants) document(k principalKey) machine.Value {
 	var parts []*principal
 	if k.human {
 		p := g.humans[k.id]
@@ -231,13 +240,13 @@ func (g *grants) document(k principalKey) *ast.Term {
 		parts = []*principal{p}
 	}
 	if len(parts) == 0 {
-		return null
+		return machine.Nothing()
 	}
-	if t, ok := g.terms.Load(k); ok {
-		return t.(*ast.Term)
+	if v, ok := g.values.Load(k); ok {
+		return v.(machine.Value)
 	}
-	t, _ := g.terms.LoadOrStore(k, documentTerm(parts))
-	return t.(*ast.Term)
+	v, _ := g.values.LoadOrStore(k, g.documentOf(parts))
+	return v.(machine.Value)
 }
 
 // ofHuman returns a human's own grants, those of their groups, and everybody's.
@@ -257,28 +266,46 @@ func (g *grants) ofHuman(p *principal) []*principal {
 	return parts
 }
 
-// documentTerm indexes grants by action pattern.
-func documentTerm(parts []*principal) *ast.Term {
+// documentOf indexes grants by action pattern. Of ten thousand agents many are granted
+// the same: equal parts are made once, which saves memory, and keeps in the
+// processor's caches what every question looks at.
+func (g *grants) documentOf(parts []*principal) machine.Value {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.made == nil {
+		g.made = map[string]machine.Value{}
+	}
 	var allow, ask, deny []grant
-	var raw []*ast.Term
+	var raw []machine.Value
 	autonomous := false
 	for _, p := range parts {
 		allow, ask, deny = append(allow, p.Allow...), append(ask, p.Ask...), append(deny, p.Deny...)
 		autonomous = autonomous || p.Autonomous
 		for _, r := range p.Raw {
-			raw = append(raw, ast.ObjectTerm(pair{text("hosts"), flags(r.Hosts)}, pair{text("methods"), flags(r.Methods)}, pair{text("path_prefix"), text(r.PathPrefix)}))
+			raw = append(raw, forGood.Make(rawShape, g.flags(r.Hosts), g.flags(r.Methods), machine.Text(r.PathPrefix)))
 		}
 	}
-	t := ast.ObjectTerm(pair{text("allow"), index(allow)}, pair{text("ask"), index(ask)}, pair{text("deny"), index(deny)},
-		pair{text("raw"), ast.ArrayTerm(raw...)}, pair{text("autonomous"), ast.InternedTerm(autonomous)})
-	t.Value.Hash() // sorts it now, before it is shared
-	return t
+	return forGood.Make(documentShape, g.index(allow), g.index(ask), g.index(deny), forGood.Array(raw...), machine.Bool(autonomous))
 }
 
-func index(list []grant) *ast.Term {
-	byPattern := map[string][]*ast.Term{}
-	for _, g := range list {
-		access, resources := g.Access, g.Resources
+// once makes a value, or returns the one that was made under this key.
+func (g *grants) once(k key, make func() machine.Value) machine.Value {
+	v, ok := g.made[string(k)]
+	if !ok {
+		v = make()
+		g.made[string(k)] = v
+	}
+	return v
+}
+
+func (g *grants) index(list []grant) machine.Value {
+	type entries struct {
+		key  key
+		list []machine.Value
+	}
+	byPattern := map[string]*entries{}
+	for _, x := range list {
+		access, resources := x.Access, x.Resources
 		if len(access) == 0 {
 			access = accessNames
 		}
@@ -289,25 +316,34 @@ func index(list []grant) *ast.Term {
 		for _, a := range access {
 			names = append(names, string(a))
 		}
-		entry := ast.ObjectTerm(pair{kAccess, flags(names)}, pair{kResources, flags(resources)})
-		for _, pattern := range g.Actions {
-			byPattern[pattern] = append(byPattern[pattern], entry)
+		k := key("entry").list(names).list(resources)
+		entry := g.once(k, func() machine.Value { return forGood.Make(entryShape, g.flags(names), g.flags(resources)) })
+		for _, pattern := range x.Actions {
+			e := byPattern[pattern]
+			if e == nil {
+				e = &entries{key: key("entries")}
+				byPattern[pattern] = e
+			}
+			e.key, e.list = append(e.key, k...), append(e.list, entry)
 		}
 	}
-	var pairs []pair
-	for pattern, entries := range byPattern {
-		pairs = append(pairs, pair{text(pattern), ast.ArrayTerm(entries...)})
+	fields := make([]machine.Field, 0, len(byPattern))
+	for pattern, e := range byPattern {
+		name := g.once(key("name").text(pattern), func() machine.Value { return machine.Text(pattern) })
+		fields = append(fields, machine.Field{Name: name.String(), Value: g.once(e.key, func() machine.Value { return forGood.Array(e.list...) })})
 	}
-	return ast.ObjectTerm(pairs...)
+	return forGood.Object(fields...)
 }
 
 // flags makes {name: true}, which is looked up and not searched.
-func flags(names []string) *ast.Term {
-	var pairs []pair
-	for _, n := range names {
-		pairs = append(pairs, pair{text(n), ast.InternedTerm(true)})
-	}
-	return ast.ObjectTerm(pairs...)
+func (g *grants) flags(names []string) machine.Value {
+	return g.once(key("flags").list(names), func() machine.Value {
+		fields := make([]machine.Field, len(names))
+		for i, n := range names {
+			fields[i] = machine.Field{Name: n, Value: machine.Bool(true)}
+		}
+		return forGood.Object(fields...)
+	})
 }
 
 // dataPath is where OPA's loader puts a data file: under the folder that it is in.

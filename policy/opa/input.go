@@ -3,266 +3,245 @@ package opa
 import (
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"chaperone/policy"
+	"chaperone/policy/opa/machine"
 )
 
-// The input's keys, made once.
+// The input's objects, by their keys.
 var (
-	kAgent, kInstance, kHuman, kSession     = text("agent"), text("instance"), text("human"), text("session")
-	kAction, kResource, kResourceKeys       = text("action"), text("resource"), text("resource_keys")
-	kActions, kRequest, kCredential, kPhase = text("actions"), text("request"), text("credential"), text("phase")
-	kTime, kGrants, kRaw                    = text("time"), text("grants"), text("raw")
-	kID, kOwner, kLabels, kSub, kIss        = text("id"), text("owner"), text("labels"), text("sub"), text("iss")
-	kEmail, kGroups, kPurpose, kScope       = text("email"), text("groups"), text("purpose"), text("scope")
-	kCreated, kExpires, kParent, kChain     = text("created"), text("expires"), text("parent"), text("chain")
-	kResources, kService, kOperation        = text("resources"), text("service"), text("operation")
-	kAccess, kKnown, kKeys, kType           = text("access"), text("known"), text("keys"), text("type")
-	kMethod, kScheme, kHost, kPort, kPath   = text("method"), text("scheme"), text("host"), text("port"), text("path")
-	kQuery, kHeaders, kBody, kBodyState     = text("query"), text("headers"), text("body"), text("body_state")
-	kKind                                   = text("kind")
+	inputShape = machine.NewShape("agent", "instance", "human", "session", "action", "resource", "resource_keys", "actions",
+		"request", "credential", "phase", "time", "grants", "raw")
+	requestShape    = machine.NewShape("method", "scheme", "host", "port", "path", "query", "headers", "body", "body_state")
+	agentShape      = machine.NewShape("id", "owner", "labels")
+	humanShape      = machine.NewShape("sub", "iss", "email", "groups")
+	sessionShape    = machine.NewShape("id", "purpose", "scope", "created", "expires", "parent", "chain")
+	narrowShape     = machine.NewShape("scope", "chain")
+	scopeShape      = machine.NewShape("actions", "resources")
+	linkShape       = machine.NewShape("session", "agent", "instance")
+	actionShape     = machine.NewShape("id", "service", "operation", "access", "known", "keys")
+	actShape        = machine.NewShape("id", "service", "operation", "access", "known", "keys", "resource")
+	resourceShape   = machine.NewShape("type", "id")
+	credentialShape = machine.NewShape("id", "owner", "kind", "service")
+	pathShape       = machine.NewShape("path")
 
-	null        = ast.NullTerm()
-	emptyArray  = ast.ArrayTerm()
-	emptyObject = ast.ObjectTerm()
-	hidden      = ast.ArrayTerm(ast.StringTerm("[credential]"))
+	null        = machine.Nothing()
+	forGood     = (*machine.Arena)(nil) // what it makes is shared
+	emptyArray  = forGood.Array()
+	emptyObject = forGood.Object()
+	hidden      = forGood.Texts([]string{"[credential]"})
 )
-
-func text(s string) *ast.Term { return ast.StringTerm(s) }
 
 // maybe is null for what is not there.
-func maybe(s string) *ast.Term {
+func maybe(s string) machine.Value {
 	if s == "" {
 		return null
 	}
-	return ast.StringTerm(s)
+	return machine.Text(s)
 }
 
-func number(n int64) *ast.Term { return ast.IntNumberTerm(int(n)) }
-
-func list(ss []string) *ast.Term {
-	if len(ss) == 0 {
-		return emptyArray
-	}
-	terms := make([]*ast.Term, len(ss))
-	for i, s := range ss {
-		terms[i] = text(s)
-	}
-	return ast.ArrayTerm(terms...)
-}
-
-type pair = [2]*ast.Term
-
-// input makes the document of docs/policy.md. Parts that the policy does not read
-// are null or empty.
-func (e *Engine) input(q *policy.Question) ast.Value {
-	request := &q.Request
-	path, query, headers, body := emptyArray, emptyObject, emptyObject, null
-	if e.reads.path {
-		path = segments(request.Path)
-	}
-	if e.reads.query {
-		query = queryTerm(request)
-	}
-	if e.reads.headers {
-		headers = headerTerm(request)
-	}
-	if e.reads.body && request.Body != nil {
-		if v, err := ast.InterfaceToValue(request.Body); err == nil {
-			body = ast.NewTerm(v)
-		}
-	}
-	resource, actions := emptyObject, emptyArray
-	instance, credential, phase, now := null, null, null, null
-	if e.reads.instance {
-		instance = text(q.Instance)
-	}
-	if e.reads.credential {
-		credential = credentialTerm(q.Credential)
-	}
-	if e.reads.phase {
-		phase = text(string(q.Phase))
-	}
-	if e.reads.time {
-		now = number(q.Time)
-	}
+// document makes the input of docs/policy.md. Parts that the policy does not read
+// are left empty, as if there were none.
+func (e *Engine) document(a *machine.Arena, q *policy.Question, c *caller) machine.Value {
+	resource, actions, credential, raw := emptyObject, emptyArray, null, null
 	if e.reads.resource {
-		resource = resourceTerm(&q.Resource)
+		resource = resourceValue(a, &q.Resource)
 	} else if e.reads.resourceID {
-		resource = ast.ObjectTerm(pair{kType, maybe(q.Resource.Type)}, pair{kID, maybe(q.Resource.ID)})
-	}
-	raw := null
-	if e.reads.raw && !q.Action.Known {
-		raw = ast.ObjectTerm(pair{kPath, segments(request.Path)})
+		resource = a.Make(resourceShape, maybe(q.Resource.Type), maybe(q.Resource.ID))
 	}
 	if e.reads.actions {
-		actions = actionsTerm(q.Actions)
+		actions = actionsValue(a, q.Actions)
 	}
+	if e.reads.credential && q.Credential != nil {
+		x := q.Credential
+		credential = a.Make(credentialShape, machine.Text(x.ID), machine.Text(x.Owner), machine.Text(x.Kind), machine.Text(x.Service))
+	}
+	if e.reads.raw && !q.Action.Known {
+		raw = a.Make(pathShape, segments(a, q.Request.Path))
+	}
+	instance, phase, now := null, null, null
+	if e.reads.instance {
+		instance = machine.Text(q.Instance)
+	}
+	if e.reads.phase {
+		phase = machine.Text(string(q.Phase))
+	}
+	if e.reads.time {
+		now = machine.Int(q.Time)
+	}
+	return a.Make(inputShape, c.agent, instance, c.human, c.session, actionValue(a, &q.Action), resource, a.Texts(q.Resource.Keys), actions,
+		e.request(a, &q.Request), credential, phase, now, c.grants, raw)
+}
+
+func (e *Engine) request(a *machine.Arena, r *policy.Request) machine.Value {
+	path, query, headers, body := emptyArray, emptyObject, emptyObject, null
+	if e.reads.path {
+		path = segments(a, r.Path)
+	}
+	if e.reads.query {
+		query = queryValue(a, r)
+	}
+	if e.reads.headers {
+		headers = multiMap(a, r.Header, r.HiddenHeaders)
+	}
+	if e.reads.body && r.Body != nil {
+		if v, err := machine.FromJSON(r.Body); err == nil {
+			body = v
+		}
+	}
+	return a.Make(requestShape, machine.Text(r.Method), machine.Text(r.Scheme), machine.Text(r.Host), machine.Int(int64(r.Port)),
+		path, query, headers, body, machine.Text(string(r.BodyState)))
+}
+
+// input is the document as OPA's evaluator takes it.
+func (e *Engine) input(q *policy.Question) ast.Value {
 	c := e.caller(q)
-	return ast.NewObject(
-		pair{kAgent, c.agent}, pair{kInstance, instance}, pair{kHuman, c.human}, pair{kSession, c.session},
-		pair{kAction, e.action(&q.Action)}, pair{kResource, resource}, pair{kResourceKeys, list(q.Resource.Keys)}, pair{kActions, actions},
-		pair{kRequest, ast.ObjectTerm(
-			pair{kMethod, text(request.Method)}, pair{kScheme, text(request.Scheme)}, pair{kHost, text(request.Host)}, pair{kPort, number(int64(request.Port))},
-			pair{kPath, path}, pair{kQuery, query}, pair{kHeaders, headers}, pair{kBody, body}, pair{kBodyState, text(string(request.BodyState))},
-		)},
-		pair{kCredential, credential}, pair{kPhase, phase}, pair{kTime, now}, pair{kGrants, c.grants}, pair{kRaw, raw},
-	)
+	rest := e.document(nil, q, &caller{agent: null, human: null, session: null, grants: null})
+	object := rest.AST().(ast.Object)
+	for name, t := range c.terms() {
+		object.Insert(ast.StringTerm(name), t)
+	}
+	return object
 }
 
 // caller is the part of the input that is about who asks. It is the same for all
 // requests of a session, and kept.
-type caller struct{ agent, human, session, grants *ast.Term }
+type caller struct {
+	agent, human, session, grants machine.Value
+	// terms are the same for OPA's evaluator, made when it is asked first.
+	terms func() map[string]*ast.Term
+}
 
-func (e *Engine) caller(q *policy.Question) caller {
+func (e *Engine) caller(q *policy.Question) *caller {
 	var space [maxKeySize]byte
 	k := e.reads.caller(space[:0], q)
 	if c, ok := e.callers.recall(k); ok {
 		return c
 	}
-	c := caller{agent: e.agentTerm(&q.Agent), human: humanTerm(q.Human), session: e.sessionTerm(q.Session), grants: null}
+	c := &caller{agent: e.agentValue(&q.Agent), human: humanValue(q.Human), session: e.sessionValue(q.Session), grants: null}
 	if e.reads.grants {
-		c.grants = e.grants.term(q)
+		c.grants = e.grants.value(q)
 	}
+	c.terms = sync.OnceValue(func() map[string]*ast.Term {
+		terms := map[string]*ast.Term{"agent": c.agent.Term(), "human": c.human.Term(), "session": c.session.Term(), "grants": c.grants.Term()}
+		for _, t := range terms {
+			t.Value.Hash() // sorts it now, before it is shared
+		}
+		return terms
+	})
 	e.callers.keep(k, c)
 	return c
 }
 
-// action returns the term of an action, which is the same each time it is named.
-func (e *Engine) action(a *policy.Action) *ast.Term {
-	var space [maxKeySize]byte
-	k := key(space[:0]).action(a)
-	if t, ok := e.actions.recall(k); ok {
-		return t
-	}
-	t := actionTerm(a, nil)
-	e.actions.keep(k, t)
-	return t
-}
-
-func (e *Engine) agentTerm(a *policy.Agent) *ast.Term {
+func (e *Engine) agentValue(a *policy.Agent) machine.Value {
 	labels := emptyObject
 	if e.reads.labels && len(a.Labels) > 0 {
-		var pairs []pair
+		var fields []machine.Field
 		for k, v := range a.Labels {
-			pairs = append(pairs, pair{text(k), text(v)})
+			fields = append(fields, machine.Field{Name: k, Value: machine.Text(v)})
 		}
-		labels = ast.ObjectTerm(pairs...)
+		labels = forGood.Object(fields...)
 	}
-	return ast.ObjectTerm(pair{kID, text(a.ID)}, pair{kOwner, text(a.Owner)}, pair{kLabels, labels})
+	return forGood.Make(agentShape, machine.Text(a.ID), machine.Text(a.Owner), labels)
 }
 
-func humanTerm(h *policy.Human) *ast.Term {
+func humanValue(h *policy.Human) machine.Value {
 	if h == nil {
 		return null
 	}
-	return ast.ObjectTerm(pair{kSub, maybe(h.Sub)}, pair{kIss, maybe(h.Iss)}, pair{kEmail, maybe(h.Email)}, pair{kGroups, list(h.Groups)})
+	return forGood.Make(humanShape, maybe(h.Sub), maybe(h.Iss), maybe(h.Email), forGood.Texts(h.Groups))
 }
 
-func (e *Engine) sessionTerm(s *policy.Session) *ast.Term {
+func (e *Engine) sessionValue(s *policy.Session) machine.Value {
 	if s == nil {
 		return null
 	}
 	scope, chain := null, emptyArray
 	if e.reads.scope && s.Scope != nil {
-		terms := make([]*ast.Term, len(s.Scope))
+		list := make([]machine.Value, len(s.Scope))
 		for i, x := range s.Scope {
 			resources := null
 			if x.Resources != nil {
-				resources = list(x.Resources)
+				resources = forGood.Texts(x.Resources)
 			}
-			terms[i] = ast.ObjectTerm(pair{text("actions"), list(x.Actions)}, pair{kResources, resources})
+			list[i] = forGood.Make(scopeShape, forGood.Texts(x.Actions), resources)
 		}
-		scope = ast.ArrayTerm(terms...)
+		scope = forGood.Array(list...)
 	}
 	if e.reads.chain {
-		terms := make([]*ast.Term, len(s.Chain))
+		list := make([]machine.Value, len(s.Chain))
 		for i, l := range s.Chain {
-			terms[i] = ast.ObjectTerm(pair{kSession, text(l.Session)}, pair{kAgent, text(l.Agent)}, pair{kInstance, text(l.Instance)})
+			list[i] = forGood.Make(linkShape, machine.Text(l.Session), machine.Text(l.Agent), machine.Text(l.Instance))
 		}
-		chain = ast.ArrayTerm(terms...)
+		chain = forGood.Array(list...)
 	}
 	if !e.reads.session {
-		return ast.ObjectTerm(pair{kScope, scope}, pair{kChain, chain})
+		return forGood.Make(narrowShape, scope, chain)
 	}
-	return ast.ObjectTerm(pair{kID, text(s.ID)}, pair{kPurpose, maybe(s.Purpose)}, pair{kScope, scope}, pair{kCreated, number(s.Created)},
-		pair{kExpires, number(s.Expires)}, pair{kParent, maybe(s.Parent)}, pair{kChain, chain})
+	return forGood.Make(sessionShape, machine.Text(s.ID), maybe(s.Purpose), scope, machine.Int(s.Created), machine.Int(s.Expires), maybe(s.Parent), chain)
 }
 
-func actionTerm(a *policy.Action, resource *ast.Term) *ast.Term {
-	pairs := []pair{{kID, text(a.ID)}, {kService, text(a.Service)}, {kOperation, maybe(a.Operation)}, {kAccess, text(string(a.Access))},
-		{kKnown, ast.InternedTerm(a.Known)}, {kKeys, list(a.Keys)}}
-	if resource != nil {
-		pairs = append(pairs, pair{kResource, resource})
-	}
-	return ast.ObjectTerm(pairs...)
+func actionValue(a *machine.Arena, x *policy.Action) machine.Value {
+	return a.Make(actionShape, machine.Text(x.ID), machine.Text(x.Service), maybe(x.Operation), machine.Text(string(x.Access)), machine.Bool(x.Known), a.Texts(x.Keys))
 }
 
-func actionsTerm(acts []policy.Act) *ast.Term {
-	terms := make([]*ast.Term, len(acts))
+func actionsValue(a *machine.Arena, acts []policy.Act) machine.Value {
+	list := make([]machine.Value, len(acts))
 	for i := range acts {
-		terms[i] = actionTerm(&acts[i].Action, resourceTerm(&acts[i].Resource))
+		x := &acts[i].Action
+		list[i] = a.Make(actShape, machine.Text(x.ID), machine.Text(x.Service), maybe(x.Operation), machine.Text(string(x.Access)), machine.Bool(x.Known),
+			a.Texts(x.Keys), resourceValue(a, &acts[i].Resource))
 	}
-	return ast.ArrayTerm(terms...)
+	return a.Array(list...)
 }
 
-func resourceTerm(r *policy.Resource) *ast.Term {
-	pairs := make([]pair, 0, len(r.Params)+2)
-	pairs = append(pairs, pair{kType, maybe(r.Type)}, pair{kID, maybe(r.ID)})
+func resourceValue(a *machine.Arena, r *policy.Resource) machine.Value {
+	fields := make([]machine.Field, 0, len(r.Params)+2)
+	fields = append(fields, machine.Field{Name: "type", Value: maybe(r.Type)}, machine.Field{Name: "id", Value: maybe(r.ID)})
 	for _, p := range r.Params {
 		if p.Name != "type" && p.Name != "id" {
-			pairs = append(pairs, pair{text(p.Name), text(p.Value)})
+			fields = append(fields, machine.Field{Name: p.Name, Value: machine.Text(p.Value)})
 		}
 	}
-	return ast.ObjectTerm(pairs...)
-}
-
-func credentialTerm(c *policy.Credential) *ast.Term {
-	if c == nil {
-		return null
-	}
-	return ast.ObjectTerm(pair{kID, text(c.ID)}, pair{kOwner, text(c.Owner)}, pair{kKind, text(c.Kind)}, pair{kService, text(c.Service)})
+	return a.Object(fields...)
 }
 
 // segments splits an escaped path and decodes each part.
-func segments(path string) *ast.Term {
-	var terms []*ast.Term
+func segments(a *machine.Arena, path string) machine.Value {
+	var list []string
 	for s := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
 		if u, err := url.PathUnescape(s); err == nil {
 			s = u
 		}
-		terms = append(terms, text(s))
+		list = append(list, s)
 	}
-	return ast.ArrayTerm(terms...)
+	return a.Texts(list)
 }
 
-func queryTerm(r *policy.Request) *ast.Term {
+func queryValue(a *machine.Arena, r *policy.Request) machine.Value {
 	values, err := url.ParseQuery(r.RawQuery)
 	if err != nil {
 		return emptyObject // the classify station has refused it
 	}
-	return multiMap(values, r.HiddenQuery)
-}
-
-func headerTerm(r *policy.Request) *ast.Term {
-	return multiMap(r.Header, r.HiddenHeaders)
+	return multiMap(a, values, r.HiddenQuery)
 }
 
 // multiMap makes {lower-case name: [values]}; hidden names show that there
 // is something, and not what.
-func multiMap(m map[string][]string, hide []string) *ast.Term {
-	pairs := make([]pair, 0, len(m))
+func multiMap(a *machine.Arena, m map[string][]string, hide []string) machine.Value {
+	fields := make([]machine.Field, 0, len(m))
 	for k, v := range m {
 		name := strings.ToLower(k)
-		values := list(v)
+		values := a.Texts(v)
 		for _, h := range hide {
 			if h == name {
 				values = hidden
 			}
 		}
-		pairs = append(pairs, pair{text(name), values})
+		fields = append(fields, machine.Field{Name: name, Value: values})
 	}
-	return ast.ObjectTerm(pairs...)
+	return a.Object(fields...)
 }

@@ -18,8 +18,8 @@ const (
 )
 
 // memory keeps what follows from its key and from nothing else: the answers of one
-// engine under all of the input that its policy reads, and parts of the input
-// under what they are made of. Policy and data never change in an engine, and a
+// engine under all of the input that its policy reads, and the part of the input
+// that is about the caller under what it is made of. Policy and data never change in an engine, and a
 // policy that calls a function which depends on anything else has its answers
 // not remembered. The key is kept whole: no two questions share one.
 type memory[T any] struct {
@@ -67,6 +67,19 @@ func (m *memory[T]) keep(key []byte, v T) {
 		}
 	}
 	s.kept[string(key)] = v
+}
+
+// forget empties a memory; a nil one is empty.
+func (m *memory[T]) forget() {
+	if m == nil {
+		return
+	}
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		clear(s.kept)
+		s.mu.Unlock()
+	}
 }
 
 // apart returns a copy of an answer that its caller may change.

@@ -434,30 +434,3 @@ func FuzzInput(f *testing.F) {
 		}
 	})
 }
-
-// BenchmarkEval asks of few and of many agents, the first time and again.
-func BenchmarkEval(b *testing.B) {
-	for _, n := range []int{10, 10_000} {
-		var y strings.Builder
-		y.WriteString("grants:\n  agents:\n")
-		for i := range n {
-			fmt.Fprintf(&y, "    agent-%d:\n      allow:\n", i)
-			for j := range 10 {
-				fmt.Fprintf(&y, "        - {actions: [\"github:x%d/*\", \"github:issues/*\"], resources: [\"org%d/*\"]}\n", j, j)
-			}
-		}
-		y.WriteString("  humans:\n    \"*\": {allow: [{actions: [\"*:*\"]}]}\n")
-		e := engine(b, y.String())
-		q := question("agent-3", "alice@acme.com", "github:issues/create", policy.AccessWrite, "org0/web")
-		for name, eval := range map[string]func(context.Context, *policy.Question) (policy.Answer, error){"first": e.evaluate, "again": e.Eval} {
-			b.Run(fmt.Sprintf("%d agents, %s", n, name), func(b *testing.B) {
-				b.ReportAllocs()
-				for b.Loop() {
-					if a, err := eval(b.Context(), q); err != nil || a.Result != policy.Allow {
-						b.Fatal(a, err)
-					}
-				}
-			})
-		}
-	}
-}

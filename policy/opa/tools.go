@@ -98,7 +98,7 @@ type Explanation struct {
 // the way.
 func (e *Engine) Explain(ctx context.Context, q *policy.Question) (Explanation, error) {
 	all := *e
-	all.reads, all.callers, all.actions = readsAll, newMemory[caller](), newMemory[*ast.Term]()
+	all.reads, all.callers = readsAll, newMemory[*caller]()
 	return all.explain(ctx, ast.NewTerm(all.input(q)))
 }
 
@@ -119,7 +119,8 @@ func (e *Engine) ExplainJSON(ctx context.Context, input []byte) (Explanation, er
 		if doc["human"] != nil {
 			q.Human = &policy.Human{Sub: textAt(doc, "human", "sub"), Email: textAt(doc, "human", "email")}
 		}
-		v.(ast.Object).Insert(kGrants, e.grants.term(&q))
+		granted := e.grants.value(&q)
+		v.(ast.Object).Insert(ast.StringTerm("grants"), granted.Term())
 	}
 	return e.explain(ctx, ast.NewTerm(v))
 }
@@ -132,9 +133,7 @@ func textAt(doc map[string]any, object, name string) string {
 
 func (e *Engine) explain(ctx context.Context, input *ast.Term) (Explanation, error) {
 	tracer := topdown.NewBufferTracer()
-	slow := *e
-	slow.timeout = 10 * time.Second // tracing takes its time
-	v, err := slow.eval(ctx, input, tracer)
+	v, err := e.eval(ctx, input, time.Now().Add(10*time.Second), tracer) // tracing takes its time
 	var x Explanation
 	if j, jerr := ast.JSON(input.Value); jerr == nil {
 		x.Input, _ = json.MarshalIndent(j, "", "  ")
