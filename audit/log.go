@@ -17,7 +17,6 @@ import (
 	"sync"
 	"time"
 
-	"go.uber.org/zap/buffer"
 	"go.uber.org/zap/zapcore"
 )
 
@@ -51,31 +50,32 @@ type Options struct {
 	Now func() time.Time
 }
 
-// outcomeDelay is the longest that an outcome waits for a decision to share a write with.
-const outcomeDelay = 10 * time.Millisecond
-
-// maxPending bounds the outcomes that wait while the log cannot be written, in bytes.
-const maxPending = 4 << 20
-
-// Log appends records to a file. It is safe for concurrent use; writers queue for
-// one short write each and for nothing else.
+// Log appends records to a file. It is safe for concurrent use. Writers queue for
+// one short write each, which those that come together share, and for nothing else.
 type Log struct {
 	o       Options
 	encoder zapcore.Encoder
 	lock    *os.File
 
-	mu      sync.Mutex
+	mu     sync.Mutex
+	queue  *batch
+	armed  bool          // a flush is due
+	last   time.Time     // when the request of the last decision arrived
+	gap    time.Duration // between decisions, on average
+	closed bool
+
+	writing sync.Mutex // before mu where both are held
 	file    *os.File
 	size    int64 // of the segment, up to the last whole line
 	started time.Time
 	checked time.Time
 	tip     tip
-	pending []byte      // whole lines, chained and not yet written
-	armed   bool        // a flush is due
+	out     []byte // what the write at hand holds
+	spare   []line
 	syncing *time.Timer // a sync is due
-	failed  error
-	closed  bool
-	timers  sync.WaitGroup
+	failed  error       // changed with mu held as well
+
+	timers sync.WaitGroup
 }
 
 // tip is the end of the chain.
@@ -101,7 +101,7 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening decision log: %w", err)
 	}
-	l := &Log{o: o, lock: lock, encoder: zapcore.NewJSONEncoder(zapcore.EncoderConfig{
+	l := &Log{o: o, lock: lock, queue: new(batch), gap: time.Second, encoder: zapcore.NewJSONEncoder(zapcore.EncoderConfig{
 		SkipLineEnding: true,
 		EncodeTime: func(t time.Time, e zapcore.PrimitiveArrayEncoder) {
 			zapcore.TimeEncoderOfLayout(timeLayout)(t.UTC(), e)
@@ -117,63 +117,47 @@ func Open(o Options) (*Log, error) {
 // timeLayout is RFC 3339 with microseconds.
 const timeLayout = "2006-01-02T15:04:05.000000Z07:00"
 
-// encode returns one event as JSON without its chain.
-func (l *Log) encode(event zapcore.ObjectMarshaler) *buffer.Buffer {
-	fields := [1]zapcore.Field{{Type: zapcore.InlineMarshalerType, Interface: event}}
-	// The encoder fails on obligations only that JSON cannot hold; it then says so in the line.
-	line, _ := l.encoder.EncodeEntry(zapcore.Entry{}, fields[:])
-	return line
-}
-
-// append chains lines. With write they are with the kernel when it returns nil;
-// else they wait for the next write. On an error nothing of them is in the log.
-func (l *Log) append(write bool, lines ...*buffer.Buffer) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return ErrClosed
-	}
-	tip, length := l.tip, len(l.pending)
-	for _, line := range lines {
-		l.chain(line.Bytes())
-	}
-	if !write && l.failed == nil {
-		l.arm()
+// flush writes what is queued with one write. A write that fails or falls short
+// is taken back, so that no half line stands in front of the next. It is called
+// with writing held.
+func (l *Log) flush() error {
+	b := l.take()
+	if b == nil {
 		return nil
 	}
-	if !write && len(l.pending) <= maxPending {
-		return nil // kept for when the disk is back
+	l.out = l.out[:0]
+	tip := l.tip
+	for _, line := range b.lines {
+		l.chain(line.text.Bytes())
 	}
-	if err := l.flush(); err != nil {
-		l.tip, l.pending = tip, l.pending[:length]
-		return err
+	err := l.write()
+	if err != nil {
+		l.tip = tip
+		err = l.fail(err)
 	}
-	return nil
+	l.finish(b, err)
+	return err
 }
 
-// chain adds number and link to a line and appends it to what is pending.
+// chain adds number and link to a line and appends it to what goes out.
 func (l *Log) chain(line []byte) {
-	start := len(l.pending)
-	p := append(l.pending, line[:len(line)-1]...) // without the closing brace
+	start := len(l.out)
+	p := append(l.out, line[:len(line)-1]...) // without the closing brace
 	p = append(p, `,"seq":`...)
 	p = strconv.AppendUint(p, l.tip.seq+1, 10)
 	p = append(p, `,"prev":"`...)
 	p = hex.AppendEncode(p, l.tip.hash[:])
 	p = append(p, '"', '}')
 	l.tip = tip{l.tip.seq + 1, sha256.Sum256(p[start:])}
-	l.pending = append(p, '\n')
+	l.out = append(p, '\n')
 }
 
-// flush writes what is pending with one write. A write that fails or falls short
-// is taken back, so that no half line stands in front of the next.
-func (l *Log) flush() error {
-	if len(l.pending) == 0 {
-		return nil
-	}
+// write puts what goes out behind the last whole line.
+func (l *Log) write() error {
 	if err := l.prepare(); err != nil {
-		return l.fail(err)
+		return err
 	}
-	n, err := l.file.Write(l.pending)
+	n, err := l.file.Write(l.out)
 	if err == nil && l.o.Sync < 0 {
 		err = l.file.Sync()
 	}
@@ -181,25 +165,30 @@ func (l *Log) flush() error {
 		if n > 0 {
 			err = errors.Join(err, l.file.Truncate(l.size))
 		}
-		return l.fail(err)
-	}
-	if l.failed != nil {
-		l.failed = nil
-		l.o.Notice("the decision log can be written again")
+		return err
 	}
 	l.size += int64(n)
-	l.pending = l.pending[:0]
+	if l.failed != nil {
+		l.setFailed(nil)
+		l.o.Notice("the decision log can be written again")
+	}
 	if l.o.Sync > 0 {
 		l.armSync()
 	}
 	return nil
 }
 
+func (l *Log) setFailed(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failed = err
+}
+
 func (l *Log) fail(err error) error {
 	if l.failed == nil {
 		l.o.Notice("the decision log cannot be written: " + err.Error())
 	}
-	l.failed = err
+	l.setFailed(err)
 	return fmt.Errorf("%w: %w", ErrLog, err)
 }
 
@@ -213,7 +202,7 @@ func (l *Log) prepare() error {
 			return err
 		}
 	}
-	full := l.o.MaxSize > 0 && l.size > 0 && l.size+int64(len(l.pending)) > l.o.MaxSize
+	full := l.o.MaxSize > 0 && l.size > 0 && l.size+int64(len(l.out)) > l.o.MaxSize
 	old := l.o.MaxAge > 0 && l.size > 0 && now.Sub(l.started) >= l.o.MaxAge
 	if full || old {
 		return l.rotate()
@@ -221,30 +210,9 @@ func (l *Log) prepare() error {
 	return nil
 }
 
-// arm makes sure that a flush is due within [outcomeDelay].
-func (l *Log) arm() {
-	if l.armed || l.closed {
-		return
-	}
-	l.armed = true
-	l.timers.Add(1)
-	time.AfterFunc(outcomeDelay, l.due)
-}
-
-func (l *Log) due() {
-	defer l.timers.Done()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.armed = false
-	if l.closed {
-		return
-	}
-	l.flush() // an error is kept: the next Commit meets it
-}
-
 // armSync makes sure that a sync is due within o.Sync.
 func (l *Log) armSync() {
-	if l.syncing != nil || l.closed {
+	if l.syncing != nil {
 		return
 	}
 	l.timers.Add(1)
@@ -254,47 +222,43 @@ func (l *Log) armSync() {
 // save syncs the segment without holding up those who write meanwhile.
 func (l *Log) save() {
 	defer l.timers.Done()
-	l.mu.Lock()
+	l.writing.Lock()
 	f := l.file
 	l.syncing = nil // what is written from here on arms the next
-	closed := l.closed
-	l.mu.Unlock()
-	if closed {
-		return
-	}
+	l.writing.Unlock()
 	err := f.Sync()
 	if err == nil {
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.file == f && !l.closed { // else it was synced before it was closed
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if l.file == f { // else it was synced before it was closed
 		l.fail(err)
 	}
 }
 
-// Failed returns why the log cannot be written, or nil.
+// Failed returns why the log cannot be written, or nil. It does not wait for a
+// write.
 func (l *Log) Failed() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.failed
 }
 
-// Close writes what is pending, syncs, and releases the file. It waits for timers
+// Close writes what is queued, syncs, and releases the file. It waits for timers
 // of the log to end.
 func (l *Log) Close() error {
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
+	if !l.shut() {
 		return ErrClosed
 	}
+	l.writing.Lock()
 	err := l.flush()
-	l.closed = true
 	if l.syncing != nil && l.syncing.Stop() {
 		l.timers.Done()
 	}
 	err = errors.Join(err, l.file.Sync(), l.file.Close())
-	l.mu.Unlock()
+	l.file = nil
+	l.writing.Unlock()
 	l.timers.Wait()
 	return errors.Join(err, l.lock.Close())
 }

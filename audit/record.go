@@ -91,9 +91,7 @@ func (l *Log) Open(now time.Time) *Record {
 // where the log syncs always. The request must not go on if it fails; the error
 // wraps [ErrLog].
 func (r *Record) Commit() error {
-	line := r.log.encode((*decisionEvent)(r))
-	err := r.log.append(true, line)
-	line.Free()
+	err := r.log.wait(r.Arrived, r.log.encode((*decisionEvent)(r)))
 	r.committed = err == nil
 	return err
 }
@@ -103,13 +101,13 @@ func (r *Record) Commit() error {
 // wait for the next decision or some milliseconds, to share its write.
 func (r *Record) Close() error {
 	outcome := r.log.encode((*outcomeEvent)(r))
-	defer outcome.Free()
-	if r.committed {
-		return r.log.append(false, outcome)
+	if !r.committed {
+		return r.log.wait(r.Arrived, r.log.encode((*decisionEvent)(r)), outcome)
 	}
-	decision := r.log.encode((*decisionEvent)(r))
-	defer decision.Free()
-	return r.log.append(true, decision, outcome)
+	if r.log.later(outcome) {
+		return nil
+	}
+	return r.log.wait(r.Arrived, outcome)
 }
 
 type (

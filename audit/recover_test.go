@@ -103,12 +103,12 @@ func TestSyncUnderLoad(t *testing.T) {
 		if err := errors.Join(r.Commit(), r.Close()); err != nil {
 			t.Fatal(err)
 		}
-		l.mu.Lock()
+		l.writing.Lock()
 		if l.syncing != nil && l.syncing != last {
 			last = l.syncing
 			syncs++
 		}
-		l.mu.Unlock()
+		l.writing.Unlock()
 	}
 }
 
