@@ -77,6 +77,13 @@ type Outcome struct {
 // Open starts the record of a request that arrived at now. A record that is
 // neither committed nor closed leaves no trace.
 func (l *Log) Open(now time.Time) *Record {
+	r := new(Record)
+	l.Reopen(r, now)
+	return r
+}
+
+// Reopen starts another record in the place of r, which is new or closed.
+func (l *Log) Reopen(r *Record, now time.Time) {
 	var id ulid.ULID
 	id.SetTime(ulid.Timestamp(now))
 	hi, lo := rand.Uint64(), rand.Uint64()
@@ -84,7 +91,7 @@ func (l *Log) Open(now time.Time) *Record {
 		id[6+i] = byte(hi >> (8 * i))
 	}
 	id[14], id[15] = byte(lo), byte(lo>>8)
-	return &Record{ID: id.String(), Arrived: now, log: l}
+	*r = Record{ID: id.String(), Arrived: now, log: l}
 }
 
 // Commit writes the decision and returns when it is with the kernel, or on disk

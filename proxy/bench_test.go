@@ -60,6 +60,7 @@ func BenchmarkStations(b *testing.B) {
 		}
 		x.departed, x.returned, x.replied = time.Now(), time.Now(), time.Now()
 		x.close()
+		x.release()
 	}
 }
 

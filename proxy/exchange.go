@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"chaperone/audit"
@@ -26,7 +27,7 @@ type exchange struct {
 	w    http.ResponseWriter
 	r    *http.Request
 	door *door
-	rec  *audit.Record
+	rec  audit.Record
 
 	head      http1.Head
 	caller    *identity.Caller
@@ -54,10 +55,22 @@ const maxPolicyBody = 64 << 10
 // other until it ends.
 func (s *Server) arrive(w http.ResponseWriter, r *http.Request, h http1.Head, d *door) *exchange {
 	now := time.Now()
-	x := &exchange{s: s, w: w, r: r, head: h, door: d, rec: s.o.Log.Open(now), names: s.names.Load()}
+	x := exchanges.Get().(*exchange)
+	x.s, x.w, x.r, x.head, x.door, x.names = s, w, r, h, d, s.names.Load()
+	s.o.Log.Reopen(&x.rec, now)
 	x.q.Phase, x.q.Time = policy.PhaseRequest, now.Unix()
 	x.rec.Request.Method, x.rec.Request.Protocol, x.rec.Request.Client = r.Method, r.Proto, r.RemoteAddr
 	return x
+}
+
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
+
+// release gives x back for another request. It is called only when nothing can
+// look at x any more: no goroutine that sends a body, no other end of an upgrade,
+// no transport that was given up.
+func (x *exchange) release() {
+	*x = exchange{}
+	exchanges.Put(x)
 }
 
 // identify establishes who calls: at the front door from the proxy credentials
@@ -195,7 +208,7 @@ func (x *exchange) forward() (*http.Response, error) {
 
 // describe copies what is known of the request into its record.
 func (x *exchange) describe() {
-	rec, q := x.rec, &x.q
+	rec, q := &x.rec, &x.q
 	if x.caller != nil {
 		rec.Agent.ID, rec.Agent.Instance, rec.Agent.Owner = q.Agent.ID, q.Instance, q.Agent.Owner
 		rec.Human, rec.Session, rec.Purpose, rec.Chain = q.Human, q.Session.ID, q.Session.Purpose, q.Session.Chain
@@ -239,7 +252,7 @@ func queryKeys(raw string) []string {
 // close ends the record with what happened.
 func (x *exchange) close() {
 	now := time.Now()
-	rec := x.rec
+	rec := &x.rec
 	o := &rec.Outcome
 	o.BytesOut = x.received
 	if !x.departed.IsZero() {

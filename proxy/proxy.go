@@ -143,11 +143,21 @@ func (s *Server) Close() {
 // closed on every path.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, h http1.Head, d *door) {
 	x := s.arrive(w, r, h, d)
+	if x.travel() && x.out.Body == nil && !x.out.Upgrade {
+		x.release()
+	}
+}
+
+// travel goes the whole way, and reports whether the agent got the service's whole
+// answer. It panics where the connection is to be cut.
+func (x *exchange) travel() bool {
 	defer x.close()
 	defer x.survive()
-	if err := x.pass(); err != nil {
+	err := x.pass()
+	if err != nil {
 		x.refuse(err)
 	}
+	return err == nil
 }
 
 // survive turns a fault of the program into a record and a message with the place

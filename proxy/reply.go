@@ -73,33 +73,59 @@ func (x *exchange) reply(resp *http.Response) error {
 
 func (x *exchange) answerHead(resp *http.Response) {
 	stripAnswer(resp.Header)
-	h := x.w.Header()
-	for k, v := range resp.Header {
-		name := answerName(k)
-		h[name] = append(h[name], v...) // two spellings of one name are one field
-	}
+	h := x.answerFields(resp.Header)
 	// net/http would add these of its own accord; the agent gets what the service said.
 	for _, name := range [...]string{"Date", "Content-Type"} {
 		if _, ok := h[name]; !ok {
 			h[name] = nil
 		}
 	}
-	delete(h, "Content-Length")
-	if resp.ContentLength >= 0 && resp.StatusCode != http.StatusNoContent && (resp.ContentLength > 0 || !bodiless(x.r.Method, resp.StatusCode)) {
-		h["Content-Length"] = []string{strconv.FormatInt(resp.ContentLength, 10)}
-	}
+	x.answerLength(h, resp)
 	h["Chaperone-Decision"] = []string{"allow; id=" + x.rec.ID}
 	for name := range resp.Trailer {
 		if httpguts.ValidTrailerHeader(name) {
 			h.Add("Trailer", name)
 		}
 	}
-	if len(resp.Trailer) > 0 {
-		delete(h, "Content-Length")
-	}
 	x.w.WriteHeader(resp.StatusCode)
 	x.started = true
 	x.replied = time.Now()
+}
+
+// answerFields hands the service's fields to the agent's side and returns them as
+// they stand there.
+func (x *exchange) answerFields(from http.Header) http.Header {
+	w, adopts := x.w.(interface{ Adopt(http.Header) })
+	h := from
+	if !adopts {
+		h = x.w.Header()
+	}
+	for k, v := range from {
+		name := answerName(k)
+		if adopts && name == k {
+			continue
+		}
+		h[name] = append(h[name], v...) // two spellings of one name are one field
+		if adopts {
+			delete(from, k)
+		}
+	}
+	if adopts {
+		w.Adopt(h)
+	}
+	return h
+}
+
+// answerLength sets Content-Length to what is known to come, or removes it.
+func (x *exchange) answerLength(h http.Header, resp *http.Response) {
+	told := resp.ContentLength > 0 || resp.ContentLength == 0 && !bodiless(x.r.Method, resp.StatusCode)
+	if !told || resp.StatusCode == http.StatusNoContent || len(resp.Trailer) > 0 {
+		delete(h, "Content-Length")
+		return
+	}
+	if len(h["Content-Length"]) != 1 { // else it is what the length was read from
+		h["Content-Length"] = []string{strconv.FormatInt(resp.ContentLength, 10)}
+	}
 }
 
 // bodiless reports whether an answer has no body whatever its fields say (RFC
@@ -125,6 +151,9 @@ func answerName(k string) string {
 // lead the agent past the proxy.
 func stripAnswer(h http.Header) {
 	for name, values := range h {
+		if n := len(name); n > 2 && n < 7 || n > 7 && n < 10 || n > 10 && n < 16 {
+			continue // none of those below
+		}
 		switch http1.Canonical(name) {
 		case "Connection":
 			removeNominated(h, values)

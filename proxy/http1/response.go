@@ -40,7 +40,7 @@ const outSize = 8 << 10
 var outs = sync.Pool{New: func() any { b := make([]byte, 0, outSize); return &b }}
 
 func (w *response) begin(r *http.Request) {
-	w.header = make(http.Header, 8)
+	w.header = nil
 	w.begun, w.bodiless, w.chunked, w.left, w.err = false, false, false, 0, nil
 	w.closes = r.Close
 }
@@ -54,7 +54,16 @@ func (w *response) drop() {
 }
 
 // Header returns the fields of the head to be written.
-func (w *response) Header() http.Header { return w.header }
+func (w *response) Header() http.Header {
+	if w.header == nil {
+		w.header = make(http.Header, 8)
+	}
+	return w.header
+}
+
+// Adopt has the fields of h written, which is the caller's no longer, in place of
+// those that were set.
+func (w *response) Adopt(h http.Header) { w.header = h }
 
 // WriteHeader makes the head. An interim one (RFC 9110 section 15.2) is sent at
 // once; the final one goes out with what follows it.
@@ -239,7 +248,7 @@ func (w *response) flush() {
 func (w *response) finish() bool {
 	if !w.begun {
 		if w.header["Content-Length"] == nil {
-			w.header["Content-Length"] = []string{"0"}
+			w.Header()["Content-Length"] = []string{"0"}
 		}
 		w.WriteHeader(http.StatusOK)
 	}

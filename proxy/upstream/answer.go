@@ -20,7 +20,6 @@ const (
 // head is the head of an answer, its field names spelled as the service spells them.
 type head struct {
 	status  int
-	reason  string
 	minor   int // of HTTP/1.x
 	header  http.Header
 	length  int64 // -1: not given
@@ -76,7 +75,8 @@ func readHead(br *bufio.Reader) (*head, error) {
 // readBlock reads up to an empty line and returns what stands before it. Every
 // line must end in CRLF.
 func readBlock(br *bufio.Reader) (string, error) {
-	var b []byte
+	var small [1024]byte // holds most heads without an allocation
+	b := small[:0]
 	for {
 		line, err := br.ReadSlice('\n')
 		if len(b)+len(line) > maxAnswerHead {
@@ -119,7 +119,7 @@ func (h *head) statusLine(line string) error {
 	if h.status < 100 || h.status > 599 {
 		return protocolError("the status is out of range")
 	}
-	h.reason, h.minor = reason, int(version[7]-'0')
+	h.minor = int(version[7] - '0')
 	return nil
 }
 
@@ -211,15 +211,18 @@ func (h *head) contentLength(value string) error {
 	return nil
 }
 
-// body is an answer's body. It gives the connection back when it has ended well,
-// and closes it otherwise.
+// body is an answer with its body. It gives the connection back when it has ended
+// well, and closes it otherwise.
 type body struct {
-	r       io.Reader // what of the connection is the body; nil: nothing is left
-	left    int64     // for counted bodies
+	resp    http.Response
+	client  *Client
+	k       *conn
+	up      *upload
+	stop    func() bool // ends the watch over the request's context
+	r       io.Reader   // what of the connection is the body
+	left    int64       // for counted bodies
 	kind    bodyKind
-	br      *bufio.Reader
-	trailer http.Header
-	release func(reuse bool)
+	closing bool  // the connection ends with this answer
 	err     error // sticky
 }
 
@@ -247,15 +250,13 @@ func (h *head) kindOf(method string) bodyKind {
 	return untilClose
 }
 
-func newBody(k bodyKind, h *head, br *bufio.Reader, trailer http.Header, release func(bool)) *body {
-	b := &body{kind: k, br: br, left: h.length, trailer: trailer, release: release, r: br}
-	switch k {
+func (b *body) begin() {
+	switch b.kind {
 	case noBody:
 		b.end(io.EOF, true)
 	case chunked:
-		b.r = httputil.NewChunkedReader(br)
+		b.r = httputil.NewChunkedReader(b.k.br)
 	}
-	return b
 }
 
 // Read returns what is at hand and waits only for the first byte.
@@ -289,7 +290,7 @@ func (b *body) Read(p []byte) (int, error) {
 
 // readTrailers reads what follows the last chunk.
 func (b *body) readTrailers() error {
-	block, err := readBlock(b.br)
+	block, err := readBlock(b.k.br)
 	if err != nil {
 		if err == io.EOF {
 			return io.ErrUnexpectedEOF
@@ -305,17 +306,20 @@ func (b *body) readTrailers() error {
 			return protocolError("a trailer of the answer is malformed")
 		}
 		name = http.CanonicalHeaderKey(name)
-		b.trailer[name] = append(b.trailer[name], value)
+		b.resp.Trailer[name] = append(b.resp.Trailer[name], value)
 	}
 	return io.EOF
 }
 
 func (b *body) end(err error, reuse bool) {
 	b.err = err
-	if b.release != nil {
-		b.release(reuse)
-		b.release = nil
+	alive := b.stop() // false: the context has ended and closes the connection
+	if reuse && alive && !b.closing && b.up.finished() && b.k.br.Buffered() == 0 {
+		b.client.idle.put(b.k)
+	} else {
+		b.k.Close()
 	}
+	b.k = nil
 }
 
 // Close gives the connection up unless the body has been read to its end.

@@ -64,11 +64,8 @@ func (r *Request) repeatable() bool {
 }
 
 // writeHead writes the head, and behind it the body when that is small and its
-// length is known. It reports whether that was everything.
+// length is known. It reports whether that was everything. The request was checked.
 func (r *Request) writeHead(b *bytes.Buffer) (whole bool, err error) {
-	if err := r.check(); err != nil {
-		return false, err
-	}
 	b.WriteString(r.Method)
 	b.WriteByte(' ')
 	b.WriteString(r.Path)
@@ -160,28 +157,30 @@ func skipped(name string) bool {
 // exchange sends a request on k and reads the head of its answer. The connection
 // is k's until the body has ended.
 func (c *Client) exchange(ctx context.Context, k *conn, r *Request, out []byte, whole bool) (*http.Response, error) {
-	stop := context.AfterFunc(ctx, k.abort)
-	up := upload{done: true}
-	fail := func(err error) error {
+	stop := context.AfterFunc(ctx, k.cut)
+	var up *upload
+	resp, err := func() (*http.Response, error) {
+		if _, err := k.Write(out); err != nil {
+			return nil, k.stale(err)
+		}
+		if !whole {
+			up = startUpload(k, r)
+		}
+		h, err := c.awaitHead(k, r, up)
+		if err != nil {
+			return nil, err
+		}
+		return c.answer(k, r, h, up, stop)
+	}()
+	if err != nil {
 		up.skip()
 		stop()
 		k.Close()
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
-		return err
 	}
-	if _, err := k.Write(out); err != nil {
-		return nil, fail(k.stale(err))
-	}
-	if !whole {
-		up.start(k, r)
-	}
-	h, err := c.awaitHead(k, r, &up)
-	if err != nil {
-		return nil, fail(err)
-	}
-	return c.answer(k, r, h, &up, stop)
+	return resp, err
 }
 
 // stale marks an error that came before the first byte of an answer, on a connection
@@ -231,51 +230,43 @@ func (c *Client) awaitHead(k *conn, r *Request, up *upload) (*head, error) {
 
 // answer makes the response of a head.
 func (c *Client) answer(k *conn, r *Request, h *head, up *upload, stop func() bool) (*http.Response, error) {
-	resp := &http.Response{
-		Status: strconv.Itoa(h.status) + " " + h.reason, StatusCode: h.status, Proto: "HTTP/1." + strconv.Itoa(h.minor),
-		ProtoMajor: 1, ProtoMinor: h.minor, Header: h.header, ContentLength: h.length,
+	b := &body{
+		client: c, k: k, up: up, stop: stop, closing: h.closing, kind: h.kindOf(r.Method), left: h.length, r: k.br,
+		resp: http.Response{StatusCode: h.status, ProtoMajor: 1, ProtoMinor: h.minor, Header: h.header, ContentLength: h.length},
 	}
+	resp := &b.resp
 	if h.status == http.StatusSwitchingProtocols {
 		if !r.Upgrade {
-			stop()
-			k.Close()
 			return nil, protocolError("the service switches protocols unasked")
 		}
 		resp.Body = switched{k, stop}
 		return resp, nil
 	}
-	kind := h.kindOf(r.Method)
 	if h.chunked {
 		resp.ContentLength = -1
 		resp.Trailer = make(http.Header, len(h.trailer))
 		for _, name := range h.trailer {
 			resp.Trailer[name] = nil
 		}
-	} else if kind == noBody && h.length < 0 {
+	} else if b.kind == noBody && h.length < 0 {
 		resp.ContentLength = 0
 	}
-	resp.Body = newBody(kind, h, k.br, resp.Trailer, func(reuse bool) {
-		alive := stop() // false: the context has ended and closes the connection
-		if reuse && alive && !h.closing && up.finished() && k.br.Buffered() == 0 {
-			c.idle.put(k)
-			return
-		}
-		k.Close()
-	})
+	resp.Body = b
+	b.begin()
 	return resp, nil
 }
 
-// upload sends a body while the answer is awaited.
+// upload sends a body while the answer is awaited. The nil *upload has nothing to send.
 type upload struct {
 	mu    sync.Mutex
-	done  bool          // everything was sent, or there was nothing to send
+	done  bool          // everything was sent
 	ready chan struct{} // closed when it is known whether the body is wanted
 	vain  bool          // it is not: the service gave its answer, or is gone; set before ready is closed
 	once  sync.Once
 }
 
-func (u *upload) start(k *conn, r *Request) {
-	u.done, u.ready = false, make(chan struct{})
+func startUpload(k *conn, r *Request) *upload {
+	u := &upload{ready: make(chan struct{})}
 	if !r.ExpectContinue {
 		u.proceed()
 	}
@@ -291,18 +282,19 @@ func (u *upload) start(k *conn, r *Request) {
 		u.done = true
 		u.mu.Unlock()
 	}()
+	return u
 }
 
 // proceed lets the body go: the service said 100, or was not asked to.
 func (u *upload) proceed() {
-	if u.ready != nil {
+	if u != nil {
 		u.once.Do(func() { close(u.ready) })
 	}
 }
 
 // skip keeps a body back that still waits for its 100 (RFC 9110 section 10.1.1).
 func (u *upload) skip() {
-	if u.ready != nil {
+	if u != nil {
 		u.once.Do(func() {
 			u.mu.Lock()
 			u.vain = true
@@ -319,6 +311,9 @@ func (u *upload) unwanted() bool {
 }
 
 func (u *upload) finished() bool {
+	if u == nil {
+		return true
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.done

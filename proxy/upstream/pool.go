@@ -27,6 +27,7 @@ type conn struct {
 	below *records        // what TLS reads from; nil without TLS
 	br    *bufio.Reader
 	to    origin
+	cut   func()    // abort, made once
 	since time.Time // idle since
 	used  bool      // has carried an exchange
 }
@@ -144,6 +145,7 @@ func (c *Client) open(ctx context.Context, to origin) (*conn, error) {
 		return nil, err
 	}
 	k := &conn{Conn: nc, to: to}
+	k.cut = k.abort
 	if sc, ok := nc.(syscall.Conn); ok {
 		if k.raw, err = sc.SyscallConn(); err != nil {
 			nc.Close()

@@ -111,7 +111,8 @@ type Client struct {
 	opened atomic.Int64    // connections made for HTTP/1.1
 	h1     *http.Transport // through a corporate proxy
 	h2     *http.Transport
-	onlyH2 sync.Map // hosts that refuse HTTP/1.1
+	onlyH2 sync.Map    // hosts that refuse HTTP/1.1
+	someH2 atomic.Bool // there are such
 }
 
 // New returns a client.
@@ -144,7 +145,10 @@ func orDefault(d, standard time.Duration) time.Duration {
 }
 
 func (c *Client) tlsConfig(protocols ...string) *tls.Config {
-	return &tls.Config{RootCAs: c.o.Roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(1024), NextProtos: protocols}
+	return &tls.Config{
+		RootCAs: c.o.Roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(1024), NextProtos: protocols,
+		DynamicRecordSizingDisabled: true, // a short request is one write also when its connection is young
+	}
 }
 
 func (c *Client) transport(h2 bool) *http.Transport {
@@ -278,8 +282,7 @@ func (c *Client) carry(ctx context.Context, r *Request) (*http.Response, error) 
 			return nil, err
 		}
 	}
-	_, h2 := c.onlyH2.Load(r.Host)
-	if r.Scheme == "https" && (h2 || r.Protocol == H2) {
+	if r.Scheme == "https" && (r.Protocol == H2 || c.refused(r.Host)) {
 		return c.h2.RoundTrip(r.request(ctx))
 	}
 	if c.o.Proxy != nil {
@@ -292,9 +295,19 @@ func (c *Client) carry(ctx context.Context, r *Request) (*http.Response, error) 
 	resp, err := c.roundTrip(ctx, r)
 	if refusesHTTP1(err) { // during the handshake: nothing was sent
 		c.onlyH2.Store(r.Host, true)
+		c.someH2.Store(true)
 		return c.h2.RoundTrip(r.request(ctx))
 	}
 	return resp, err
+}
+
+// refused reports whether a host was seen to refuse HTTP/1.1.
+func (c *Client) refused(host string) bool {
+	if !c.someH2.Load() {
+		return false
+	}
+	_, h2 := c.onlyH2.Load(host)
+	return h2
 }
 
 // errHandshake is wrapped when TLS did not come about; nothing was sent.

@@ -379,8 +379,12 @@ func FuzzAnswer(f *testing.F) {
 		}
 		br := bufio.NewReader(bytes.NewReader(in))
 		h, _ = readHead(br)
-		mine := newBody(h.kindOf("GET"), h, br, http.Header{}, nil)
-		got, gerr := io.ReadAll(mine)
+		c := &Client{idle: pool{closed: true}}
+		mine, err := c.answer(&conn{Conn: deaf{}, br: br}, &Request{Method: "GET"}, h, nil, func() bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, gerr := io.ReadAll(mine.Body)
 		want, werr := io.ReadAll(resp.Body)
 		if resp.StatusCode != h.status || gerr == nil && werr == nil && !bytes.Equal(got, want) {
 			t.Fatalf("%q: %d %q here, %d %q there", in, h.status, got, resp.StatusCode, want)
@@ -390,3 +394,8 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// deaf is a connection of which only the end is of interest.
+type deaf struct{ net.Conn }
+
+func (deaf) Close() error { return nil }
