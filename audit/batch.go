@@ -2,6 +2,7 @@ package audit
 
 import (
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap/buffer"
@@ -19,13 +20,16 @@ const maxWaiting = 4 << 20
 // share the write. Above it, a write of its own is sooner done.
 const crowd = 80 * time.Microsecond
 
+// patience is how often a decision lets others go first when they come in a crowd.
+const patience = 3
+
 // batch holds the lines of one write, in their order.
 type batch struct {
 	lines []line // guarded by Log.mu until it is taken
 	size  int    // bytes of them
 
-	done bool // guarded by Log.writing
-	err  error
+	err  error // set before done
+	done atomic.Bool
 }
 
 // line is one event without its chain.
@@ -54,12 +58,24 @@ func (l *Log) wait(arrived time.Time, lines ...*buffer.Buffer) error {
 	if b == nil {
 		return ErrClosed
 	}
-	if crowded {
+	for turns := 0; crowded && turns < patience; turns++ {
 		runtime.Gosched()
+		if b.done.Load() {
+			return b.err
+		}
+		if l.writing.TryLock() {
+			defer l.writing.Unlock()
+			return l.settle(b)
+		}
 	}
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	if !b.done {
+	return l.settle(b)
+}
+
+// settle returns what became of b, and writes it if nobody has.
+func (l *Log) settle(b *batch) error {
+	if !b.done.Load() {
 		l.flush() // the outcome is in b
 	}
 	return b.err
@@ -132,7 +148,7 @@ func (l *Log) take() *batch {
 // finish tells those who wait for a batch what became of it. After an error, lines
 // that nobody waits for stay queued.
 func (l *Log) finish(b *batch, err error) {
-	b.done, b.err = true, err
+	b.err = err
 	if err != nil {
 		l.giveBack(b)
 	}
@@ -141,6 +157,7 @@ func (l *Log) finish(b *batch, err error) {
 	}
 	clear(b.lines)
 	l.spare, b.lines = b.lines[:0], nil
+	b.done.Store(true)
 }
 
 // giveBack puts the lines of b that nobody waits for in front of the queue.
