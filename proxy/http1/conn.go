@@ -13,10 +13,6 @@ import (
 	"time"
 )
 
-// patience is how long an exchange may last before somebody looks whether the
-// agent is still there. It is noticed to be gone after twice that at the latest.
-const patience = 50 * time.Millisecond
-
 // conn is one connection with an agent.
 type conn struct {
 	net.Conn
@@ -42,10 +38,7 @@ type conn struct {
 	state    atomic.Uint64 // phase in the low bits, above them a count of changes
 	bodyDone atomic.Bool   // the body was read to its end
 	watchEnd chan struct{} // a watch has ended
-	timer    *time.Timer
-	cold     atomic.Bool // the timer is set to the end of idleness
-	seen     uint64      // state when the timer fired last; the timer's own
-	seenAt   time.Time
+	round                  // the watchman's own, but for cold
 }
 
 // The phases of a connection.
@@ -60,12 +53,10 @@ const (
 )
 
 func newConn(ctx context.Context, s *Server, nc net.Conn, h Handler) *conn {
-	c := &conn{Conn: nc, server: s, handler: h, watchEnd: make(chan struct{}, 1), seenAt: time.Now()}
+	c := &conn{Conn: nc, server: s, handler: h, watchEnd: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.blank = new(http.Request).WithContext(c.ctx)
 	c.w.c = c
-	c.timer = time.AfterFunc(s.o.HeadTimeout, c.look)
-	c.cold.Store(true)
 	return c
 }
 
@@ -82,7 +73,6 @@ func (c *conn) serve() {
 
 func (c *conn) end() {
 	c.cancel()
-	c.timer.Stop()
 	c.drop()
 	if c.phase() == taken {
 		return
@@ -103,10 +93,11 @@ func (c *conn) leave(from, to uint64) bool {
 	return s&phases == from && c.state.CompareAndSwap(s, s&^phases+phases+1|to)
 }
 
-// endIdle closes the connection if no request has begun.
+// endIdle closes the connection if no request has begun. It does not wait, as TLS
+// may have to.
 func (c *conn) endIdle() {
 	if s := c.state.Load(); s&phases <= idle && c.state.CompareAndSwap(s, s&^phases|reading) {
-		c.Conn.Close()
+		go c.Conn.Close()
 	}
 }
 
@@ -127,9 +118,8 @@ func (c *conn) await() bool {
 	if !c.leave(from, reading) {
 		return false
 	}
-	if c.cold.Load() {
-		c.cold.Store(false)
-		c.timer.Reset(patience)
+	if c.cold.Load() && c.cold.CompareAndSwap(true, false) {
+		c.server.watchman.warm(c)
 	}
 	return true
 }
@@ -290,51 +280,6 @@ func (c *conn) stopWatch(to uint64) {
 	c.enter(to)
 }
 
-// look is what the timer does: it looks how long the connection has been in its
-// phase. It never runs twice at once.
-func (c *conn) look() {
-	s := c.state.Load()
-	now := time.Now()
-	if s != c.seen {
-		c.seen, c.seenAt = s, now
-	}
-	lasted := now.Sub(c.seenAt)
-	switch s & phases {
-	case opening, reading:
-		if lasted >= c.server.o.HeadTimeout {
-			c.Conn.Close()
-			return
-		}
-		c.timer.Reset(patience)
-	case idle:
-		if lasted >= c.server.o.IdleTimeout {
-			c.endIdle()
-			return
-		}
-		c.rest(s, c.server.o.IdleTimeout-lasted)
-	case busy:
-		if lasted > 0 && c.bodyDone.Load() && c.state.CompareAndSwap(s, s&^phases|watched) {
-			c.timer.Reset(patience) // it looks again when this request is over
-			c.watch()
-			return
-		}
-		c.timer.Reset(patience)
-	case watched:
-		c.timer.Reset(patience)
-	}
-}
-
-// rest sets the timer to the end of idleness. A request that comes meanwhile
-// either sees that, or is seen here.
-func (c *conn) rest(s uint64, d time.Duration) {
-	c.cold.Store(true)
-	c.timer.Reset(d)
-	if c.state.Load() != s {
-		c.cold.Store(false)
-		c.timer.Reset(patience)
-	}
-}
-
 // watch waits for whatever the agent does while its answer is being made: an end
 // ends the request's context; bytes are kept for later and end the watch.
 func (c *conn) watch() {
@@ -372,7 +317,6 @@ func (c *conn) hijack() net.Conn {
 	if !c.leave(busy, taken) {
 		c.stopWatch(taken)
 	}
-	c.timer.Stop()
 	c.server.forget(c)
 	early := bytes.Clone(c.buf[c.r:c.e])
 	c.drop()

@@ -38,8 +38,9 @@ type Options struct {
 
 // Server looks after HTTP/1.1 connections. It is safe for concurrent use.
 type Server struct {
-	o       Options
-	closing atomic.Bool
+	o        Options
+	closing  atomic.Bool
+	watchman watchman
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -49,7 +50,7 @@ type Server struct {
 
 // New returns a server without connections.
 func New(o Options) *Server {
-	return &Server{o: o, listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}}
+	return &Server{o: o, watchman: watchman{o: o}, listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}}
 }
 
 // Serve accepts connections on ln, and serves each on a goroutine of its own,
@@ -135,10 +136,12 @@ func (s *Server) add(c *conn) bool {
 		return false
 	}
 	s.conns[c] = struct{}{}
+	s.watchman.meet(c)
 	return true
 }
 
 func (s *Server) forget(c *conn) {
+	s.watchman.part(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
