@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -42,8 +43,15 @@ again; when they have a fault the last good ones stay in force.`,
 	}
 }
 
+// collectAt is the growth of the heap, in percent, at which it is collected, where
+// GOGC does not say so. The heap is small, and Go's 100 would collect it all the time.
+const collectAt = 200
+
 // serve runs the proxy until ctx is done.
 func (a *app) serve(ctx context.Context, s *settings.Settings) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collectAt)
+	}
 	logger := slog.New(slog.NewTextHandler(a.stderr, nil))
 	r, err := assemble(ctx, s, logger)
 	if err != nil {
