@@ -47,26 +47,36 @@ type wire struct {
 }
 
 func (t target) open(path string) (*wire, error) {
-	c, err := net.Dial("tcp", t.dial)
+	c, err := t.connect(host)
 	if err != nil {
 		return nil, err
 	}
-	if t.tunnel {
-		head := "CONNECT " + host + ":443 HTTP/1.1\r\nHost: " + host + ":443\r\n"
-		if t.auth != "" {
-			head += "Proxy-Authorization: " + t.auth + "\r\n"
-		}
-		if _, err := io.WriteString(c, head+"\r\n"); err != nil {
-			return nil, errors.Join(err, c.Close())
-		}
-		resp, err := http.ReadResponse(bufio.NewReaderSize(c, 256), &http.Request{Method: http.MethodConnect})
-		if err != nil || resp.StatusCode != http.StatusOK {
-			return nil, errors.Join(fmt.Errorf("CONNECT: %v %v", resp, err), c.Close())
-		}
-	}
 	tc := tls.Client(c, &tls.Config{RootCAs: t.roots, ServerName: host, NextProtos: []string{"http/1.1"}})
-	req := "GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\nAuthorization: Bearer " + t.token + "\r\nAccept: application/json\r\nUser-Agent: bench\r\n\r\n"
-	return &wire{tc, bufio.NewReaderSize(tc, 8<<10), req}, nil
+	return &wire{tc, bufio.NewReaderSize(tc, 8<<10), t.request(path)}, nil
+}
+
+func (t target) request(path string) string {
+	return "GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\nAuthorization: Bearer " + t.token + "\r\nAccept: application/json\r\nUser-Agent: bench\r\n\r\n"
+}
+
+// connect opens a connection on which the service called name can be spoken to.
+func (t target) connect(name string) (net.Conn, error) {
+	c, err := net.Dial("tcp", t.dial)
+	if err != nil || !t.tunnel {
+		return c, err
+	}
+	head := "CONNECT " + name + ":443 HTTP/1.1\r\nHost: " + name + ":443\r\n"
+	if t.auth != "" {
+		head += "Proxy-Authorization: " + t.auth + "\r\n"
+	}
+	if _, err := io.WriteString(c, head+"\r\n"); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	resp, err := http.ReadResponse(bufio.NewReaderSize(c, 256), &http.Request{Method: http.MethodConnect})
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return nil, errors.Join(fmt.Errorf("CONNECT: %v %v", resp, err), c.Close())
+	}
+	return c, nil
 }
 
 // do makes one request, and returns what the service counts as its connections.

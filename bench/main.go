@@ -67,6 +67,8 @@ func run(args []string) error {
 	return measure(roads, o)
 }
 
+const goproxyRoad = "bare goproxy"
+
 // road is one way to the service.
 type road struct {
 	name string
@@ -98,7 +100,7 @@ func build(ctx context.Context, dir string) (roads []road, stop func(), err erro
 	}
 	stops = append(stops, end)
 	roads = append(roads, road{name: "direct", target: target{dial: service, roots: pool(ca.PEM()), token: secret}})
-	for role, name := range map[string]string{"goproxy": "bare goproxy", "http": "bare net/http"} {
+	for role, name := range map[string]string{"goproxy": goproxyRoad, "http": "bare net/http"} {
 		addr, pid, end, err := start(role, dir)
 		if err != nil {
 			return nil, nil, err

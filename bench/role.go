@@ -95,8 +95,7 @@ func play(role, dir string) error {
 		inner := make(tunnels)
 		s := &http.Server{Handler: forward(tr), ErrorLog: quiet}
 		go s.Serve(inner)
-		conf := ca.ServerConfig()
-		conf.NextProtos = []string{"http/1.1"}
+		conf := ca.ServerConfig() // offers HTTP/2 too
 		return (&http.Server{ErrorLog: quiet, Handler: intercept(inner, conf)}).Serve(ln)
 	case "goproxy":
 		tr, err := transport(dir, ca)

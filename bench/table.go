@@ -18,7 +18,8 @@ const spread = 32
 // columns of the table: what is measured, in the order in which it is.
 var columns = [...]string{
 	"1: p50 µs", "p99", "8: p50 µs", "p99", "64: p50 µs", "p99", "64: req/s", "64: CPU µs/req", "new conns/1,000",
-	"open: p50 µs", "p99", "event p50 µs", "p99", "KiB/idle tunnel",
+	"open: p50 µs", "p99", "event p50 µs", "p99", "HTTP/2, 64: req/s", "CPU µs/req",
+	"new tunnel µs", "resumed µs", "another host: CPU µs", "KiB/idle tunnel",
 }
 
 // measure goes the roads in turn, round by round, and prints medians.
@@ -69,7 +70,16 @@ func once(r road, o options) ([]float64, error) {
 	if f, err = listen(r); err != nil {
 		return nil, err
 	}
-	return append(row, f.at(.5), f.at(.99)), nil
+	row = append(row, f.at(.5), f.at(.99))
+	if r.name != goproxyRoad { // it speaks HTTP/1.1 only
+		if f, err = multiplexed(r, clients[len(clients)-1], o); err != nil {
+			return nil, fmt.Errorf("HTTP/2: %w", err)
+		}
+	} else {
+		f = figures{}
+	}
+	more, err := openings(r, o)
+	return append(append(row, f.rate, f.cpu), more...), err
 }
 
 func show(roads []road, all [][][]float64) {
