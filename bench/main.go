@@ -47,7 +47,7 @@ func run(args []string) error {
 	f.DurationVar(&o.each, "d", 3*time.Second, "duration of each measurement")
 	f.IntVar(&o.rate, "rate", 1000, "requests a second of the open loop")
 	f.IntVar(&o.idle, "idle", 200, "idle tunnels")
-	smoke := f.Bool("smoke", false, "one short round: does it work at all")
+	smoke := f.Bool("smoke", false, "one short round: does it work at all; no run may be far behind the yardstick")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -67,7 +67,12 @@ func run(args []string) error {
 	return measure(roads, o)
 }
 
-const goproxyRoad = "bare goproxy"
+// The names of the roads.
+const (
+	goproxyRoad = "bare goproxy"
+	yardstick   = "bare net/http"
+	program     = "chaperone"
+)
 
 // road is one way to the service.
 type road struct {
@@ -100,7 +105,7 @@ func build(ctx context.Context, dir string) (roads []road, stop func(), err erro
 	}
 	stops = append(stops, end)
 	roads = append(roads, road{name: "direct", target: target{dial: service, roots: pool(ca.PEM()), token: secret}})
-	for role, name := range map[string]string{"goproxy": goproxyRoad, "http": "bare net/http"} {
+	for role, name := range map[string]string{"goproxy": goproxyRoad, "http": yardstick} {
 		addr, pid, end, err := start(role, dir)
 		if err != nil {
 			return nil, nil, err
@@ -126,7 +131,7 @@ func build(ctx context.Context, dir string) (roads []road, stop func(), err erro
 	if err != nil {
 		return nil, nil, err
 	}
-	return append(roads, road{"chaperone", p.PID(), t}), stop, nil
+	return append(roads, road{program, p.PID(), t}), stop, nil
 }
 
 func compare(a, b string) int {

@@ -47,6 +47,26 @@ func measure(roads []road, o options) error {
 		}
 	}
 	show(roads, all)
+	return inLine(roads, all)
+}
+
+// farOut is how many times worse than the yardstick a figure must be to be an error
+// and not the weather: a lock held over a write, a connection for every request.
+const farOut = 3
+
+// inLine returns an error if the program is far behind the yardstick.
+func inLine(roads []road, all [][][]float64) error {
+	at := func(name, column string) float64 {
+		i := slices.IndexFunc(roads, func(r road) bool { return r.name == name })
+		return median(all[i][slices.Index(columns[:], column)])
+	}
+	rate, cpu := "64: req/s", "64: CPU µs/req"
+	if mine, bare := at(program, rate), at(yardstick, rate); mine < bare/farOut {
+		return fmt.Errorf("%s: %.0f, where %s has %.0f", rate, mine, yardstick, bare)
+	}
+	if mine, bare := at(program, cpu), at(yardstick, cpu); mine > bare*farOut && bare > 0 {
+		return fmt.Errorf("%s: %.0f, where %s has %.0f", cpu, mine, yardstick, bare)
+	}
 	return nil
 }
 

@@ -32,15 +32,14 @@ func BenchmarkRoad(b *testing.B) {
 	}
 }
 
-// BenchmarkStations is identify, clarify, classify, present, decide, commit and
-// swap, without network.
-func BenchmarkStations(b *testing.B) {
-	d := newRoad(b)
+// stations returns one small request's way from identify to close, without network.
+func stations(tb testing.TB) func() {
+	d := newRoad(tb)
 	caller, err := d.dir.Identify(basicAuth("bot", d.session.Token))
-	check(b, err)
+	check(tb, err)
 	door := &door{tunnel: &tunnel{caller: caller, host: "api.github.com", port: 443, scheme: "https"}}
 	r, err := http.NewRequest("GET", "https://api.github.com/repos/acme/web/issues?per_page=50", nil)
-	check(b, err)
+	check(tb, err)
 	r.RequestURI, r.Proto = "/repos/acme/web/issues?per_page=50", "HTTP/1.1"
 	header := http.Header{
 		"User-Agent": {"octokit-core.js/5.0.0 Node.js/24"}, "Accept": {"application/vnd.github+json"}, "Accept-Encoding": {"gzip, deflate"},
@@ -48,19 +47,37 @@ func BenchmarkStations(b *testing.B) {
 	}
 	auth := []string{"Bearer " + d.handle}
 	r.Header = http.Header{}
-	b.ReportAllocs()
-	for b.Loop() {
+	return func() {
 		maps.Copy(r.Header, header)
 		r.Header["Authorization"] = auth
 		x := d.server.arrive(nil, r, http1.Head{}, door)
 		for _, station := range []func() error{x.identify, x.clarify, x.classify, x.present, x.decide, x.commit, x.swap} {
 			if err := station(); err != nil {
-				b.Fatal(err)
+				tb.Fatal(err)
 			}
 		}
 		x.departed, x.returned, x.replied = time.Now(), time.Now(), time.Now()
 		x.close()
 		x.release()
+	}
+}
+
+// BenchmarkStations is identify, clarify, classify, present, decide, commit, swap
+// and close.
+func BenchmarkStations(b *testing.B) {
+	request := stations(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		request()
+	}
+}
+
+// TestStationsAllocateLittle holds the budget of the common path.
+func TestStationsAllocateLittle(t *testing.T) {
+	const most = 20
+	request := stations(t)
+	if got := testing.AllocsPerRun(1000, request); got > most {
+		t.Errorf("%v allocations for a request, at most %d are meant", got, most)
 	}
 }
 
