@@ -108,7 +108,7 @@ eval, or as JSON. Token and handles are told this once.`,
 }
 
 func (a *app) printSession(s *admin.Session, format string) error {
-	vars := variables(s, s.Trust)
+	vars := here(s).variables()
 	if format == "env" {
 		for _, v := range vars {
 			if _, err := fmt.Fprintf(a.stdout, "export %s=%s\n", v.name, shellQuote(v.value)); err != nil {
