@@ -22,6 +22,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"software.sslmate.com/src/go-pkcs12"
 )
 
 func authority(t testing.TB) *Authority {
@@ -352,8 +354,19 @@ func TestTrust(t *testing.T) {
 			t.Errorf("%s: the CA is not in it once", name)
 		}
 	}
-	if p, err := a.TrustStore("changeit"); err != nil || len(p) == 0 {
-		t.Errorf("trust store: %v", err)
+	b, err := a.Bundle(both)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := TrustStore(b, "changeit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if held, err := pkcs12.DecodeTrustStore(p, "changeit"); err != nil || len(held) != 3 {
+		t.Errorf("trust store: %d certificates, %v", len(held), err)
+	}
+	if _, err := TrustStore([]byte("none"), "changeit"); !errors.Is(err, ErrNoRoots) {
+		t.Errorf("a trust store of nothing: %v", err)
 	}
 }
 

@@ -79,10 +79,25 @@ func systemBundle() (string, error) {
 	return "", ErrNoRoots
 }
 
-// TrustStore returns the CA in PKCS#12, as Java reads it. The password guards
-// nothing, but Java wants one.
-func (a *Authority) TrustStore(password string) ([]byte, error) {
-	b, err := pkcs12.Modern.EncodeTrustStore([]*x509.Certificate{a.cert}, password)
+// TrustStore returns the certificates of a PEM bundle in PKCS#12, as Java reads it.
+// One that cannot be parsed is left out. The password guards nothing, but Java
+// wants one.
+func TrustStore(bundle []byte, password string) ([]byte, error) {
+	var entries []pkcs12.TrustStoreEntry
+	for {
+		var block *pem.Block
+		if block, bundle = pem.Decode(bundle); block == nil {
+			break
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err == nil {
+			entries = append(entries, pkcs12.TrustStoreEntry{Cert: cert, FriendlyName: fmt.Sprintf("root-%d", len(entries))})
+		}
+	}
+	if len(entries) == 0 {
+		return nil, fmt.Errorf("writing trust store: %w", ErrNoRoots)
+	}
+	b, err := pkcs12.Modern.EncodeTrustStoreEntries(entries, password)
 	if err != nil {
 		return nil, fmt.Errorf("writing trust store: %w", err)
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"net/http"
@@ -182,10 +183,14 @@ func (x *exchange) refuse(err error) {
 		body = []byte("{}")
 	}
 	if x.service != nil {
-		body = inShape(x.service.Refusal, body, f, &p)
+		body = inShape(shapeFor(x.service.Refusal, x.r, x.q.Request.Host), body, f, &p, h)
+	}
+	x.rec.Outcome.Status = f.status
+	if x.r.ProtoMajor == 2 && speaksGRPC(x.r.Header.Get("Content-Type")) {
+		x.refuseGRPC(f, &p)
+		return
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	x.rec.Outcome.Status = f.status
 	x.w.WriteHeader(f.status)
 	x.started = true
 	if x.r.Method != http.MethodHead {
@@ -220,22 +225,59 @@ func detail(f refusal, err error, reasons []string) string {
 	return f.title + "."
 }
 
-// inShape adds the members under which the service's own SDK looks for an
-// error's message. RFC 9457 section 3.2 allows them beside the standard ones.
-func inShape(shape string, body []byte, f refusal, p *problem) []byte {
-	message := p.Detail
-	if p.Hint != "" {
-		message += " " + p.Hint
+// The shapes that depend on the request and not on the service alone. AWS speaks
+// four protocols, and each of its SDKs looks into the one that it sent.
+const (
+	awsQuery = "aws-query" // form in, XML out: SQS of old, IAM, STS, SNS
+	awsEC2   = "aws-ec2"   // the same with an envelope of its own
+	awsS3    = "aws-s3"    // XML without an envelope
+)
+
+// shapeFor is the shape of one request's refusal.
+func shapeFor(shape string, r *http.Request, host string) string {
+	if shape != "aws" {
+		return shape
 	}
-	message += " (chaperone decision " + p.DecisionID + ")"
+	first, _, _ := strings.Cut(host, ".")
+	switch {
+	case strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded"):
+		if first == "ec2" {
+			return awsEC2
+		}
+		return awsQuery
+	case first == "s3" || strings.HasPrefix(first, "s3-") || strings.Contains(host, ".s3.") || strings.Contains(host, ".s3-"):
+		return awsS3
+	}
+	return shape
+}
+
+// inShape adds the members under which the service's own SDK looks for an
+// error's message. RFC 9457 section 3.2 allows them beside the standard ones. Where
+// the SDK reads XML the whole body is that.
+func inShape(shape string, body []byte, f refusal, p *problem, h http.Header) []byte {
+	message := inOneLine(p)
 	var extra any
 	switch shape {
 	case "github":
 		extra = map[string]string{"message": message}
 	case "slack":
 		extra = map[string]any{"ok": false, "error": f.code, "message": message}
-	case "stripe", "openai", "anthropic", "google":
+	case "stripe", "openai", "anthropic":
 		extra = map[string]any{"error": map[string]any{"type": "permission_error", "code": f.code, "message": message}}
+	case "google":
+		extra = map[string]any{"error": map[string]any{"code": f.status, "status": grpcNameOf(f.status), "message": message}}
+	case "graphql":
+		extra = map[string]any{"data": nil, "errors": []any{map[string]any{"message": message, "extensions": map[string]any{"code": "FORBIDDEN", "reason": f.code}}}}
+	case "jsonrpc", "mcp": // which request of a batch it was is not looked into: RFC 9110's status speaks for all
+		extra = map[string]any{"jsonrpc": "2.0", "id": nil, "error": map[string]any{"code": -32001, "message": message, "data": map[string]any{"reason": f.code}}}
+	case "aws":
+		h.Set("X-Amzn-Errortype", awsCode(f.status)+"Exception")
+		h.Set("X-Amzn-Requestid", p.DecisionID)
+		h.Set("Content-Type", "application/json")
+		extra = map[string]any{"__type": awsCode(f.status) + "Exception", "message": message}
+	case awsQuery, awsEC2, awsS3:
+		h.Set("Content-Type", "text/xml")
+		return awsXML(shape, awsCode(f.status), message, p.DecisionID)
 	default:
 		return body
 	}
@@ -244,4 +286,88 @@ func inShape(shape string, body []byte, f refusal, p *problem) []byte {
 		return body
 	}
 	return append(append(body[:len(body)-1], ','), more[1:]...)
+}
+
+// inOneLine is all that a person needs, for SDKs that show one message alone.
+func inOneLine(p *problem) string {
+	message := p.Detail
+	if p.Hint != "" {
+		message += " " + p.Hint
+	}
+	return message + " (chaperone decision " + p.DecisionID + ")"
+}
+
+// awsCode is the code by which AWS's SDKs choose the error that they raise. They
+// repeat what is unavailable and give up on the others.
+func awsCode(status int) string {
+	if status >= http.StatusInternalServerError {
+		return "ServiceUnavailable"
+	}
+	return "AccessDenied"
+}
+
+func awsXML(shape, code, message, id string) []byte {
+	var text strings.Builder
+	if err := xml.EscapeText(&text, []byte(message)); err != nil {
+		return nil // a builder takes all
+	}
+	fault := "<Code>" + code + "</Code><Message>" + text.String() + "</Message>"
+	const head = `<?xml version="1.0" encoding="UTF-8"?>` + "\n"
+	switch shape {
+	case awsS3:
+		return []byte(head + "<Error>" + fault + "<RequestId>" + id + "</RequestId></Error>")
+	case awsEC2:
+		return []byte(head + "<Response><Errors><Error>" + fault + "</Error></Errors><RequestID>" + id + "</RequestID></Response>")
+	}
+	return []byte(head + "<ErrorResponse><Error><Type>Sender</Type>" + fault + "</Error><RequestId>" + id + "</RequestId></ErrorResponse>")
+}
+
+// speaksGRPC reports whether a content type is that of gRPC; gRPC-Web has another.
+func speaksGRPC(contentType string) bool {
+	rest, ok := strings.CutPrefix(contentType, "application/grpc")
+	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+}
+
+// refuseGRPC answers with trailers alone: a client of gRPC shows no body, and takes
+// any status but 200 for a fault of the way.
+func (x *exchange) refuseGRPC(f refusal, p *problem) {
+	h := x.w.Header()
+	h.Set("Content-Type", "application/grpc")
+	h.Set("Grpc-Status", strconv.Itoa(grpcCodeOf(f.status)))
+	h.Set("Grpc-Message", grpcMessage(inOneLine(p)))
+	x.w.WriteHeader(http.StatusOK)
+	x.started = true
+}
+
+// grpcCodeOf is the code of google.rpc.Code for a status of HTTP.
+func grpcCodeOf(status int) int {
+	switch status {
+	case http.StatusForbidden:
+		return 7 // PERMISSION_DENIED
+	case http.StatusProxyAuthRequired:
+		return 16 // UNAUTHENTICATED
+	case http.StatusGatewayTimeout:
+		return 4 // DEADLINE_EXCEEDED
+	case http.StatusBadGateway, http.StatusServiceUnavailable:
+		return 14 // UNAVAILABLE
+	}
+	return 3 // INVALID_ARGUMENT
+}
+
+func grpcNameOf(status int) string {
+	return map[int]string{3: "INVALID_ARGUMENT", 4: "DEADLINE_EXCEEDED", 7: "PERMISSION_DENIED", 14: "UNAVAILABLE", 16: "UNAUTHENTICATED"}[grpcCodeOf(status)]
+}
+
+// grpcMessage encodes a message as gRPC over HTTP/2 demands: bytes beyond printable
+// ASCII, and the percent sign, by their percent-encoding.
+func grpcMessage(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '%' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }

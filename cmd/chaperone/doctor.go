@@ -206,7 +206,7 @@ func (f *findings) clients() {
 	traps := []struct{ program, trap, mend string }{
 		{"node", "Node before 24 ignores proxy variables in fetch; the ws package ignores them always", "use Node 24 or later (run sets NODE_USE_ENV_PROXY=1), or undici's EnvHttpProxyAgent"},
 		{"python3", "aiohttp ignores proxy variables", "create its ClientSession with trust_env=True"},
-		{"java", "Java takes the proxy from JAVA_TOOL_OPTIONS, but wants an Authenticator for its password", "set a java.net.Authenticator in the program"},
+		{"java", "Java sends no proxy password of its own: with session create it wants an Authenticator", "use chaperone run, whose local listener adds it, or set a java.net.Authenticator in the program"},
 		{"go", "Go programs skip the proxy for localhost and 127.0.0.1, and on macOS ignore SSL_CERT_FILE", "on macOS see `chaperone ca install`"},
 		{"git", "git sends its proxy password after a first 407, which is no failure", ""},
 	}

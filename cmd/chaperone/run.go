@@ -2,18 +2,21 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
-	"strings"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"chaperone/cmd/chaperone/admin"
+	"chaperone/cmd/chaperone/loopback"
 	"chaperone/cmd/chaperone/problem"
 	"chaperone/proxy/identity"
 )
@@ -32,6 +35,8 @@ func (a *app) runVerb() *cobra.Command {
 		Short: "Run one command as an instance of an agent",
 		Long: `Run one command as an instance of an agent. It gets a session of its own, the variables
 by which its clients use and trust the proxy, and handles in the place of credentials.
+For clients that cannot send a proxy password, such as Java, it opens a listener on
+127.0.0.1 ($CHAPERONE_LOCAL_PROXY) that adds it; on Linux it serves this user alone.
 However the command ends, the session ends with it. The exit code is the command's.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -75,7 +80,12 @@ func (a *app) runCommand(ctx context.Context, client *admin.Client, spec identit
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(trust)) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(trust.Name()), trust.Close()) }()
+	local, err := listenLocally(&s, trust.Name())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, local.Close()) }()
 	beat, stop := context.WithCancel(ctx)
 	beaten := make(chan struct{})
 	go func() { defer close(beaten); a.heartbeat(beat, client, s.ID) }()
@@ -83,9 +93,27 @@ func (a *app) runCommand(ctx context.Context, client *admin.Client, spec identit
 	cmd := exec.Command(path, command[1:]...)
 	cmd.Args[0] = command[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
-	cmd.Env = withVariables(a.env, variables(&s, trust))
+	around := surroundings{session: &s, proxy: s.ProxyURL, trust: trust.Name(), local: local.Addr()}
+	around.java, _ = a.variable("JAVA_TOOL_OPTIONS")
+	cmd.Env = withVariables(a.env, around.variables())
 	cmd.SysProcAttr = dieTogether()
 	return wait(cmd)
+}
+
+// listenLocally opens the door for clients that cannot send the session's
+// credentials. It stays open as long as the command runs.
+func listenLocally(s *admin.Session, trust string) (*loopback.Listener, error) {
+	u, err := url.Parse(s.ProxyURL)
+	if err != nil {
+		return nil, errors.New("opening local listener: the proxy's URL is none") // the parser's words would repeat the token
+	}
+	roots := x509.NewCertPool()
+	b, err := os.ReadFile(filepath.Join(trust, bundleFile))
+	if err != nil {
+		return nil, fmt.Errorf("reading trust files: %w", err)
+	}
+	roots.AppendCertsFromPEM(b)
+	return loopback.Listen(loopback.Options{Proxy: u, Roots: roots})
 }
 
 // heartbeat renews the session until ctx is done. A proxy that does not answer is
@@ -106,24 +134,6 @@ func (a *app) heartbeat(ctx context.Context, client *admin.Client, session strin
 		}
 		told = err != nil
 	}
-}
-
-// withVariables is env with vars in the place of what they name.
-func withVariables(env []string, vars []assignment) []string {
-	set := map[string]bool{}
-	for _, v := range vars {
-		set[v.name] = true
-	}
-	out := make([]string, 0, len(env)+len(vars))
-	for _, e := range env {
-		if name, _, _ := strings.Cut(e, "="); !set[name] && !strings.EqualFold(name, "ALL_PROXY") {
-			out = append(out, e)
-		}
-	}
-	for _, v := range vars {
-		out = append(out, v.name+"="+v.value)
-	}
-	return out
 }
 
 // wait runs cmd, passes signals on, and turns how it ended into an exit code, as

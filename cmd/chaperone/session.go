@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -65,30 +64,31 @@ func patterns(list string) []string {
 	return out
 }
 
-// printedSession is what session create prints as JSON.
-type printedSession struct {
-	Session  string            `json:"session"`
-	Instance string            `json:"instance"`
-	Token    string            `json:"token"`
-	ProxyURL string            `json:"proxy_url"`
-	Expires  time.Time         `json:"expires"`
-	Env      map[string]string `json:"env"`
-	Handles  map[string]string `json:"handles"`
-}
-
 func (a *app) sessionCreate() *cobra.Command {
 	var d delegation
-	var format string
+	var format, address string
 	c := &cobra.Command{
 		Use: "create --agent A", Short: "Make a session and print what its instance needs", Args: noArguments,
-		Long: `Make a session and print what its instance needs: as export lines that a shell can
-eval, or as JSON. Token and handles are told this once.`,
+		Long: `Make a session and print what its instance needs. Token and handles are told this once.
+
+env             export lines that a shell can eval
+json            one object, with the variables in env
+docker          a file for docker run --env-file; its first lines name the mount that it needs
+github-actions  adds the variables to the file $GITHUB_ENV and prints masks for the secrets
+kubernetes      a Secret for envFrom and a ConfigMap to mount at /run/chaperone, for kubectl apply
+
+A container does not reach the proxy at this machine's 127.0.0.1: listen on an address that
+it reaches and name it with --proxy.`,
 		RunE: a.withAdmin(func(ctx context.Context, client *admin.Client, _ []string) error {
 			if a.json {
 				format = "json"
 			}
-			if format != "env" && format != "json" {
-				return problem.Misuse(fmt.Sprintf("format %q is neither env nor json", format), "use --format env or --format json")
+			print, ok := a.formats()[format]
+			if !ok {
+				return problem.Misuse(fmt.Sprintf("there is no format %q", format), "use "+formatNames)
+			}
+			if err := checkAddress(address); err != nil {
+				return err
 			}
 			spec, err := d.spec()
 			if err != nil {
@@ -98,35 +98,19 @@ eval, or as JSON. Token and handles are told this once.`,
 			if err != nil {
 				return err
 			}
-			return a.printSession(&s, format)
+			around, err := here(&s).from(address, format)
+			if err != nil {
+				return err
+			}
+			return print(around)
 		}),
 	}
 	d.flags(c)
 	c.Flags().DurationVar(&d.Lease, "lease", 0, "ends unless renewed so often over the admin socket; 0: no heartbeat")
-	c.Flags().StringVar(&format, "format", "env", "`env|json`")
+	c.Flags().StringVar(&format, "format", "env", "`"+formatNames+"`")
+	c.Flags().StringVar(&address, "proxy", "", "`HOST:PORT` at which the instance reaches the proxy, where that is another than here")
 	return c
 }
-
-func (a *app) printSession(s *admin.Session, format string) error {
-	vars := variables(s, s.Trust)
-	if format == "env" {
-		for _, v := range vars {
-			if _, err := fmt.Fprintf(a.stdout, "export %s=%s\n", v.name, shellQuote(v.value)); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	p := printedSession{Session: s.ID, Instance: s.Instance, Token: s.Token, ProxyURL: s.ProxyURL, Expires: s.Expires, Env: map[string]string{}, Handles: s.Handles}
-	for _, v := range vars {
-		p.Env[v.name] = v.value
-	}
-	a.json = true
-	return a.print(p, nil)
-}
-
-// shellQuote makes one word of s for any POSIX shell.
-func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 func (a *app) sessionList() *cobra.Command {
 	var all bool

@@ -1,14 +1,15 @@
 package main
 
 import (
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"syscall"
+	"time"
 
 	"chaperone/certs"
-	"chaperone/cmd/chaperone/admin"
 	"chaperone/cmd/chaperone/settings"
 )
 
@@ -16,11 +17,16 @@ import (
 const (
 	caFile     = "ca.pem"         // the CA alone, for variables that add to the roots
 	bundleFile = "bundle.pem"     // the system's roots and the CA, for variables that replace them
-	javaFile   = "truststore.p12" // the CA for Java
+	javaFile   = "truststore.p12" // the bundle for Java
+	wgetFile   = "wgetrc"         // names the bundle to wget, which reads no variable
+	phpFile    = "chaperone.ini"  // names the bundle to PHP, whose curl reads no variable
 )
 
 // javaPassword opens the trust store, which holds nothing secret.
 const javaPassword = "changeit"
+
+// phpSettings take the bundle's path from the variable that is set beside them.
+const phpSettings = "openssl.cafile=${SSL_CERT_FILE}\ncurl.cainfo=${SSL_CERT_FILE}\n"
 
 func trustDir(s *settings.Settings) string { return filepath.Join(s.State, "trust") }
 
@@ -30,14 +36,24 @@ func writeTrust(ca *certs.Authority, dir string) error {
 	if err != nil {
 		return err
 	}
-	java, err := ca.TrustStore(javaPassword)
-	if err != nil {
-		return err
-	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	for name, content := range map[string][]byte{caFile: ca.PEM(), bundleFile: bundle, javaFile: java} {
+	return writeTrustFiles(dir, ca.PEM(), bundle, nil)
+}
+
+// writeTrustFiles writes the files that follow from the CA and the bundle, both in
+// PEM. Settings of wget that were there before stay, in front.
+func writeTrustFiles(dir string, ca, bundle, wget []byte) error {
+	java, err := certs.TrustStore(bundle, javaPassword)
+	if err != nil {
+		return err
+	}
+	if len(wget) > 0 {
+		wget = append(wget, '\n')
+	}
+	wget = fmt.Appendf(wget, "ca_certificate = %s\n", filepath.Join(dir, bundleFile))
+	for name, content := range map[string][]byte{caFile: ca, bundleFile: bundle, javaFile: java, wgetFile: wget, phpFile: []byte(phpSettings)} {
 		if err := replace(filepath.Join(dir, name), content); err != nil {
 			return err
 		}
@@ -59,102 +75,141 @@ func replace(path string, content []byte) error {
 	return os.Rename(f.Name(), path)
 }
 
-// replacesRoots are the variables that take the place of a client's roots. The
-// merged bundle goes there.
-var replacesRoots = [...]string{"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE", "PIP_CERT",
-	"CARGO_HTTP_CAINFO", "NPM_CONFIG_CAFILE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"}
+// privatePrefix begins the name of every private trust folder.
+const privatePrefix = "chaperone-trust-"
 
-// addsToRoots are the variables that add to a client's roots. The CA alone goes
-// there.
-var addsToRoots = [...]string{"NODE_EXTRA_CA_CERTS", "DENO_CERT"}
-
-// assignment is a variable of the environment.
-type assignment struct{ name, value string }
-
-// variables are all that make a client use the proxy in a session, with the trust
-// files of dir.
-func variables(s *admin.Session, dir string) []assignment {
-	var out []assignment
-	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
-		out = append(out, assignment{name, s.ProxyURL})
-	}
-	// Empty, not absent: a list that was set before would let requests bypass.
-	out = append(out, assignment{"NO_PROXY", ""}, assignment{"no_proxy", ""}, assignment{"NODE_USE_ENV_PROXY", "1"})
-	for _, name := range replacesRoots {
-		out = append(out, assignment{name, filepath.Join(dir, bundleFile)})
-	}
-	for _, name := range addsToRoots {
-		out = append(out, assignment{name, filepath.Join(dir, caFile)})
-	}
-	out = append(out, assignment{"JAVA_TOOL_OPTIONS", javaOptions(s.ProxyURL, dir)})
-	for _, id := range s.Credentials {
-		for _, name := range s.Variables[id] {
-			out = append(out, assignment{name, s.Handles[id]})
-		}
-	}
-	return out
-}
-
-// javaOptions sets proxy and trust store of a Java machine. JDK 8u111 and later
-// refuse Basic in tunnels unless told otherwise; the password itself the program's
-// own authenticator must give.
-func javaOptions(proxyURL, dir string) string {
-	_, at, _ := strings.Cut(proxyURL, "@")
-	host, port := at, ""
-	if i := strings.LastIndexByte(at, ':'); i >= 0 {
-		host, port = strings.Trim(at[:i], "[]"), at[i+1:]
-	}
-	return strings.Join([]string{
-		"-Dhttp.proxyHost=" + host, "-Dhttp.proxyPort=" + port, "-Dhttps.proxyHost=" + host, "-Dhttps.proxyPort=" + port,
-		"-Dhttp.nonProxyHosts=", "-Djdk.http.auth.tunneling.disabledSchemes=",
-		"-Djavax.net.ssl.trustStore=" + filepath.Join(dir, javaFile), "-Djavax.net.ssl.trustStoreType=PKCS12",
-		"-Djavax.net.ssl.trustStorePassword=" + javaPassword,
-	}, " ")
-}
-
-// privateTrust copies the trust files of dir into a new folder of mode 0700, and
-// adds to the bundle what the caller's own variables name, so that a company's
-// roots stay trusted.
-func (a *app) privateTrust(dir string) (string, error) {
-	folder, err := os.MkdirTemp("", "chaperone-trust-*")
+// privateTrust makes trust files in a new folder of mode 0700, from those of dir and
+// from the roots that the caller's own variables name, so that a company's stay
+// trusted. The caller removes the folder; what a run that was killed left behind is
+// removed first.
+func (a *app) privateTrust(dir string) (*os.File, error) {
+	a.sweepTrust()
+	name, err := os.MkdirTemp("", privatePrefix+"*")
 	if err != nil {
-		return "", err
+		return nil, fmt.Errorf("making trust folder: %w", err)
 	}
-	if err := a.copyTrust(dir, folder); err != nil {
-		return "", errors.Join(err, os.RemoveAll(folder))
+	folder, err := hold(name)
+	if err == nil {
+		err = a.copyTrust(dir, name)
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(name))
 	}
 	return folder, nil
 }
 
+// sweepTrust removes the private trust folders of runs that were killed. A run holds
+// its folder's lock for as long as it lives; one that is being made has no lock yet,
+// so that young folders are left alone.
+func (a *app) sweepTrust() {
+	const young = time.Minute
+	list, err := filepath.Glob(filepath.Join(os.TempDir(), privatePrefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, name := range list {
+		info, err := os.Lstat(name)
+		if err != nil || !info.IsDir() || time.Since(info.ModTime()) < young {
+			continue
+		}
+		if f, err := hold(name); err == nil { // another's folder, or one in use, cannot be held
+			os.RemoveAll(name) // it is tried again next time
+			f.Close()
+		}
+	}
+}
+
 func (a *app) copyTrust(from, to string) error {
-	for _, name := range []string{caFile, bundleFile, javaFile} {
+	ca, bundle := newRoots(), newRoots()
+	for name, r := range map[string]*roots{caFile: ca, bundleFile: bundle} {
 		b, err := os.ReadFile(filepath.Join(from, name))
 		if err != nil {
 			return fmt.Errorf("reading trust files: %w", err)
 		}
-		if name == bundleFile {
-			b = a.withOwnRoots(b)
-		}
-		if err := os.WriteFile(filepath.Join(to, name), b, 0o600); err != nil {
-			return fmt.Errorf("writing trust files: %w", err)
-		}
+		r.add(b)
+	}
+	for _, name := range addsToRoots {
+		own, _ := a.variable(name)
+		ca.addFile(own)
+		bundle.addFile(own)
+	}
+	for _, name := range replacesRoots {
+		own, _ := a.variable(name)
+		bundle.addFile(own)
+	}
+	dirs, _ := a.variable("SSL_CERT_DIR")
+	for _, dir := range filepath.SplitList(dirs) {
+		bundle.addFolder(dir)
+	}
+	if err := writeTrustFiles(to, ca.pem, bundle.pem, a.ownWget()); err != nil {
+		return fmt.Errorf("writing trust files: %w", err)
 	}
 	return nil
 }
 
-// withOwnRoots adds the files that the caller's variables name. One that cannot be
-// read would not have been of use to the client either.
-func (a *app) withOwnRoots(bundle []byte) []byte {
-	seen := map[string]bool{}
-	for _, name := range replacesRoots {
-		path, ok := a.variable(name)
-		if !ok || path == "" || seen[path] {
-			continue
+// ownWget are the settings that wget would read, were WGETRC not set: it reads one
+// file of the user's alone.
+func (a *app) ownWget() []byte {
+	path, ok := a.variable("WGETRC")
+	if !ok {
+		home, _ := a.variable("HOME")
+		path = filepath.Join(home, ".wgetrc")
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// hold opens a folder and takes its lock, which ends when the file is closed or the
+// process ends.
+func hold(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("locking %s: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+// roots are certificates in PEM, each once.
+type roots struct {
+	pem  []byte
+	seen map[string]bool
+}
+
+func newRoots() *roots { return &roots{seen: map[string]bool{}} }
+
+func (r *roots) add(own []byte) {
+	for {
+		var block *pem.Block
+		if block, own = pem.Decode(own); block == nil {
+			return
 		}
-		seen[path] = true
-		if own, err := os.ReadFile(path); err == nil {
-			bundle = append(append(bundle, '\n'), own...)
+		if block.Type == "CERTIFICATE" && !r.seen[string(block.Bytes)] {
+			r.seen[string(block.Bytes)] = true
+			r.pem = append(r.pem, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
 		}
 	}
-	return bundle
+}
+
+// addFile adds what a variable names. A file that cannot be read would not have been
+// of use to the client either.
+func (r *roots) addFile(name string) {
+	if own, err := os.ReadFile(name); err == nil {
+		r.add(own)
+	}
+}
+
+func (r *roots) addFolder(dir string) {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range list {
+		r.addFile(filepath.Join(dir, e.Name()))
+	}
 }

@@ -197,13 +197,27 @@ type Result struct {
 	Code     int
 }
 
+// scrubbed is env without what names a proxy or roots: a machine may set them for its
+// own needs, and a client that only works because of them works nowhere else.
+func scrubbed(env []string) []string {
+	return slices.DeleteFunc(env, func(e string) bool {
+		name, _, _ := strings.Cut(strings.ToUpper(e), "=")
+		for _, mark := range [...]string{"PROXY", "SSL_", "_CERT", "CA_BUNDLE", "CA_CERT", "CAINFO", "CAFILE", "ROOTS_FILE", "JAVA_TOOL_OPTIONS"} {
+			if strings.Contains(name, mark) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
 // Run runs a verb of the program's command line, with env added to this process's
-// environment and stdin as its input.
+// environment less its proxies and roots, and stdin as its input.
 func (p *Program) Run(ctx context.Context, stdin string, env []string, args ...string) (Result, error) {
 	cmd := exec.CommandContext(ctx, p.o.Bin, append([]string{"--config", p.Config}, args...)...)
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Dir = strings.NewReader(stdin), &out, &errs, p.o.Dir
-	cmd.Env = append(cmd.Environ(), env...)
+	cmd.Env = append(scrubbed(cmd.Environ()), env...)
 	cmd.WaitDelay = 2 * time.Second
 	err := cmd.Run()
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {

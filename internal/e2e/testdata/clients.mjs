@@ -1,11 +1,29 @@
 // One call of one SDK: node clients.mjs CLIENT allowed|denied
 // What came back is printed; an error is printed by its message, as people see it.
+import https from "node:https";
 import { Octokit } from "@octokit/rest";
 import { WebClient } from "@slack/web-api";
 import OpenAI from "openai";
 import Stripe from "stripe";
 
+const github = (mode) => [
+  "https://api.github.com/repos/acme/web" + (mode === "denied" ? "" : "/issues"),
+  { method: mode === "denied" ? "DELETE" : "GET", headers: { Authorization: "Bearer " + process.env.GITHUB_TOKEN } },
+];
+
 const clients = {
+  async fetch(mode) {
+    return (await fetch(...github(mode))).text();
+  },
+  https(mode) {
+    return new Promise((resolve, reject) => {
+      const request = https.request(...github(mode), (answer) => {
+        let text = "";
+        answer.setEncoding("utf8").on("data", (part) => (text += part)).on("end", () => resolve(text));
+      });
+      request.on("error", reject).end();
+    });
+  },
   async octokit(mode) {
     const api = new Octokit({ auth: process.env.GITHUB_TOKEN, log: { debug() {}, info() {}, warn() {}, error() {} } });
     const repo = { owner: "acme", repo: "web" };

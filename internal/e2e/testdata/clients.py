@@ -1,4 +1,4 @@
-"""One call of one HTTP library: python3 clients.py requests|httpx allowed|denied"""
+"""One call of one HTTP library: python3 clients.py urllib|requests|httpx allowed|denied"""
 import importlib
 import os
 import sys
@@ -6,6 +6,18 @@ import sys
 library, mode = sys.argv[1:]
 headers = {"Authorization": "Bearer " + os.environ["GITHUB_TOKEN"]}
 url = "https://api.github.com/repos/acme/web"
+if library == "urllib":
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(url + "/issues", headers=headers)
+    if mode == "denied":
+        request = urllib.request.Request(url, headers=headers, method="DELETE")
+    try:
+        print(urllib.request.urlopen(request).read().decode())
+    except urllib.error.HTTPError as error:
+        print(error, error.read().decode())
+    sys.exit()
 http = importlib.import_module(library)
 if mode == "denied":
     answer = http.delete(url, headers=headers)

@@ -1,0 +1,106 @@
+package proxy
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestRefusalShapes finds reason, hint and decision id where each SDK looks for its
+// error's message, and the standard members beside it.
+func TestRefusalShapes(t *testing.T) {
+	p := &problem{Title: "Denied by policy", Status: 403, DecisionID: "01ID", Detail: "No grant for <x> & \"y\".", Hint: "Ask."}
+	f := refusal{status: 403, code: "denied"}
+	const want = "No grant for <x> & \"y\". Ask. (chaperone decision 01ID)"
+	for shape, path := range map[string]string{
+		"github": "message", "slack": "message", "stripe": "error.message", "openai": "error.message", "anthropic": "error.message",
+		"google": "error.message", "graphql": "errors.0.message", "jsonrpc": "error.message", "mcp": "error.message", "aws": "message",
+	} {
+		body, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got any
+		if err := json.Unmarshal(inShape(shape, body, f, p, http.Header{}), &got); err != nil {
+			t.Errorf("%s: %v", shape, err)
+			continue
+		}
+		if got.(map[string]any)["decision_id"] != "01ID" {
+			t.Errorf("%s: the standard members are gone: %v", shape, got)
+		}
+		for key := range strings.SplitSeq(path, ".") {
+			if list, ok := got.([]any); ok && key == "0" {
+				got = list[0]
+			} else {
+				got = got.(map[string]any)[key]
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %s is %v", shape, path, got)
+		}
+	}
+}
+
+// TestRefusalsOfAWS are in the protocol in which the request came.
+func TestRefusalsOfAWS(t *testing.T) {
+	type fault struct{ Code, Message string }
+	for _, tc := range []struct {
+		host, contentType, shape string
+		read                     func(*testing.T, []byte) fault
+	}{
+		{"sts.amazonaws.com", "application/x-www-form-urlencoded; charset=utf-8", awsQuery, func(t *testing.T, b []byte) fault {
+			var in struct{ Error fault }
+			check(t, xml.Unmarshal(b, &in))
+			return in.Error
+		}},
+		{"ec2.eu-west-1.amazonaws.com", "application/x-www-form-urlencoded", awsEC2, func(t *testing.T, b []byte) fault {
+			var in struct{ Errors struct{ Error fault } }
+			check(t, xml.Unmarshal(b, &in))
+			return in.Errors.Error
+		}},
+		{"s3.amazonaws.com", "", awsS3, func(t *testing.T, b []byte) fault {
+			var in fault
+			check(t, xml.Unmarshal(b, &in))
+			return in
+		}},
+		{"bucket.s3.eu-west-1.amazonaws.com", "application/json", awsS3, nil},
+		{"dynamodb.eu-west-1.amazonaws.com", "application/x-amz-json-1.0", "aws", nil},
+		{"lambda.eu-west-1.amazonaws.com", "", "aws", nil},
+	} {
+		r := &http.Request{Header: http.Header{"Content-Type": {tc.contentType}}}
+		shape := shapeFor("aws", r, tc.host)
+		if shape != tc.shape {
+			t.Errorf("%s: shape %s, want %s", tc.host, shape, tc.shape)
+		}
+		h := http.Header{}
+		p := &problem{DecisionID: "01ID", Detail: "No <grant>."}
+		body := inShape(shape, []byte(`{"a":1}`), refusal{status: 403}, p, h)
+		if tc.read != nil {
+			if got := tc.read(t, body); got.Code != "AccessDenied" || got.Message != "No <grant>. (chaperone decision 01ID)" {
+				t.Errorf("%s: got %+v of %s", tc.host, got, body)
+			}
+		} else if shape == "aws" && h.Get("X-Amzn-Errortype") != "AccessDeniedException" {
+			t.Errorf("%s: %v", tc.host, h)
+		}
+	}
+}
+
+func TestRefusalsOfGRPC(t *testing.T) {
+	for contentType, want := range map[string]bool{
+		"application/grpc": true, "application/grpc+proto": true, "application/grpc;x=y": true, "application/grpc-web": false, "application/json": false, "": false,
+	} {
+		if speaksGRPC(contentType) != want {
+			t.Errorf("%q: want %v", contentType, want)
+		}
+	}
+	if got := grpcMessage("50 %\n\u00e9"); got != "50 %25%0A%C3%A9" {
+		t.Errorf("got %q", got)
+	}
+	for _, f := range refusals {
+		if grpcNameOf(f.status) == "" {
+			t.Errorf("%s: status %d has no name", f.code, f.status)
+		}
+	}
+}
