@@ -48,6 +48,7 @@ func run(args []string) error {
 	f.IntVar(&o.rate, "rate", 1000, "requests a second of the open loop")
 	f.IntVar(&o.idle, "idle", 200, "idle tunnels")
 	smoke := f.Bool("smoke", false, "one short round: does it work at all; no run may be far behind the yardstick")
+	bad := f.Bool("trouble", false, "instead: the program's latency with trouble beside it")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -64,6 +65,9 @@ func run(args []string) error {
 		return err
 	}
 	defer stop()
+	if *bad {
+		return underTrouble(roads[len(roads)-1], dir, o)
+	}
 	return measure(roads, o)
 }
 

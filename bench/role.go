@@ -32,12 +32,15 @@ const (
 	secret = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
 	plain  = "/repos/acme/web/issues"
 	stream = "/repos/acme/web/issues/events"
+	slow   = "/repos/acme/web/issues?state=all"
 )
 
 // events is the number of events of a stream, and tick the time between them.
 const (
 	events = 100
 	tick   = 5 * time.Millisecond
+
+	slowness = 500 * time.Millisecond
 )
 
 // start runs this program again in a role, and returns where it listens.
@@ -121,6 +124,9 @@ func serveService(ln net.Listener, ca *certs.Authority, quiet *log.Logger) error
 		if r.URL.Path == stream {
 			sendTimes(w, r.Context())
 			return
+		}
+		if r.URL.RawQuery != "" {
+			<-time.After(slowness)
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Write(body) // the client's own affair
