@@ -263,7 +263,7 @@ func (r *road) reload(context.Context) error {
 	defer r.reloading.Unlock()
 	catalogue, err := r.freshCatalogue()
 	r.metrics.Reloaded("catalogue", err)
-	engine, perr := loadPolicy(r.s, r.logger)
+	engine, perr := r.freshPolicy()
 	r.metrics.Reloaded("policy", perr)
 	if err = errors.Join(err, perr); err != nil {
 		r.reloaded.Store(new(err.Error()))
@@ -276,6 +276,15 @@ func (r *road) reload(context.Context) error {
 	r.reloaded.Store(nil)
 	r.logger.Info("reloaded", "policy", engine.Revision(), "services", len(catalogue.Services()))
 	return nil
+}
+
+// freshPolicy reads the policy again. One that did not change stays, with what it
+// remembers: compiling takes a CPU for a while.
+func (r *road) freshPolicy() (*opa.Engine, error) {
+	if files, err := policyFiles(r.s); err == nil && r.engine != nil && r.engine.Current(files) {
+		return r.engine, nil
+	}
+	return loadPolicy(r.s, r.logger)
 }
 
 // freshCatalogue reads the services of the configuration again; what else changed
@@ -338,7 +347,7 @@ func loadPolicy(s *settings.Settings, logger *slog.Logger) (*opa.Engine, error) 
 // usePolicy puts an engine into force, and ends what the one before does beside requests.
 func (r *road) usePolicy(e *opa.Engine) {
 	r.gate.Use(e)
-	if r.engine != nil {
+	if r.engine != nil && r.engine != e {
 		r.engine.Close()
 	}
 	r.engine = e

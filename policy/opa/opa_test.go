@@ -434,3 +434,27 @@ func FuzzInput(f *testing.F) {
 		}
 	})
 }
+
+// TestCurrent shows when a policy need not be loaded again.
+func TestCurrent(t *testing.T) {
+	const grants = "chaperone/grants.yaml"
+	files := shipped(t)
+	e, err := Load(Options{FS: files})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if !e.Current(files) {
+		t.Error("the same files are not current")
+	}
+	before := files[grants]
+	files[grants] = &fstest.MapFile{Data: []byte(string(before.Data) + "# a word more\n")}
+	if e.Current(files) {
+		t.Error("other grants are current")
+	}
+	files[grants] = before
+	e.distrust("by the test")
+	if e.Current(files) {
+		t.Error("an engine whose machine lost its trust is current: loading would mend it")
+	}
+}
