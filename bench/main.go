@@ -122,11 +122,11 @@ func build(ctx context.Context, dir string) (roads []road, stop func(), err erro
 	if err != nil {
 		return nil, nil, err
 	}
-	home := filepath.Join(dir, "chaperone.d")
-	if err := os.Mkdir(home, 0o700); err != nil {
+	own := filepath.Join(dir, home)
+	if err := os.Mkdir(own, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("making a folder: %w", err)
 	}
-	p, err := testkit.Start(ctx, testkit.ProgramOptions{Bin: bin, Dir: home, Resolve: map[string]string{host: service}, Roots: ca.PEM(), Grants: grants})
+	p, err := testkit.Start(ctx, testkit.ProgramOptions{Bin: bin, Dir: own, Resolve: map[string]string{host: service}, Roots: ca.PEM(), Grants: grants})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -144,6 +144,9 @@ func compare(a, b string) int {
 	}
 	return 1
 }
+
+// home is the program's folder.
+const home = "chaperone.d"
 
 const grants = `grants:
   agents:
