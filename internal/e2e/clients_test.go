@@ -32,6 +32,7 @@ type client struct {
 	command    string
 	answer     string // in the output when allowed
 	reason     string // in the output when denied
+	env        []string
 }
 
 const strayGitHub = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
@@ -127,7 +128,7 @@ func (c client) present(t *testing.T) {
 
 // client runs a client in one mode and compares what it saw, what the service
 // received, and what was written down.
-func (w *world) client(t *testing.T, c client, mode string) {
+func (w *world) client(t *testing.T, c client, mode string) string {
 	here, err := filepath.Abs("testdata")
 	if err != nil {
 		t.Fatal(err)
@@ -137,9 +138,13 @@ func (w *world) client(t *testing.T, c client, mode string) {
 		call, script = allowed, c.variable+"="+c.stray+"; export "+c.variable+"\n"+c.command
 	}
 	purpose := c.name + " " + mode
-	env := []string{"MODE=" + call, "D=" + here, "N=" + filepath.Join(filepath.Dir(here), node), "W=" + t.TempDir()}
+	env := append([]string{"MODE=" + call, "D=" + here, "N=" + filepath.Join(filepath.Dir(here), node), "W=" + t.TempDir()}, c.env...)
 	before := w.received()
-	r, err := w.Run(t.Context(), "", env, "run", "--agent", agent, "--human", human, "--purpose", purpose, "--credential", c.credential, "--", "sh", "-c", script)
+	args := []string{"run", "--agent", agent, "--human", human, "--purpose", purpose}
+	if c.credential != "" {
+		args = append(args, "--credential", c.credential)
+	}
+	r, err := w.Run(t.Context(), "", env, append(args, "--", "sh", "-c", script)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,11 +164,12 @@ func (w *world) client(t *testing.T, c client, mode string) {
 		t.Errorf("services received %d requests", got)
 	}
 	for _, s := range w.services {
-		if s.Saw(c.stray) {
+		if c.stray != "" && s.Saw(c.stray) {
 			t.Error("a service saw the foreign credential")
 		}
 	}
 	w.recorded(t, purpose, mode)
+	return said
 }
 
 // recorded checks the records of one run, which its purpose tells apart.

@@ -32,6 +32,8 @@ const (
 	openaiSecret = "sk-" + canary + "openai"
 	stripeSecret = "sk_test_" + canary + "stripe"
 	echoSecret   = "echo_" + canary
+	claudeSecret = "sk-ant-api03-" + canary
+	plainSecret  = canary + "-of-the-other-services"
 )
 
 const grants = `grants:
@@ -39,7 +41,7 @@ const grants = `grants:
     triage-bot:
       allow:
         - {actions: ["github:issues/*", "github:repos/get", "github:git/*"], resources: [acme/web]}
-        - {actions: ["slack:chat.postMessage", "openai:chat.completions.create", "stripe:balance/list", "echo:say"]}
+        - {actions: ["slack:chat.postMessage", "openai:chat.completions.create", "stripe:balance/list", "echo:say", "anthropic:messages.create", "shapes:socket", "mcp:call", "drive:files/list"]}
   humans:
     "*": {allow: [{actions: ["*:*"]}]}
 `
@@ -52,6 +54,29 @@ const services = `services:
     paths:
       /chaperone.test.Echo/Say: {POST: say read}
       /chaperone.test.Echo/Talk: {POST: talk write}
+  - service: shapes
+    hosts: [shapes.example.com]
+    env: [SHAPES_TOKEN]
+    places: [bearer]
+    paths: {/ws: {GET: socket read}, /hang: {GET: hang read}}
+  - service: mcp
+    hosts: [mcp.example.com]
+    env: [MCP_TOKEN]
+    places: [bearer]
+    refusal: mcp
+    paths: {/mcp: {GET: call read, POST: call read}, /admin: {POST: admin admin}}
+  - service: drive
+    hosts: [www.googleapis.com]
+    env: [GOOGLE_TOKEN]
+    places: [bearer]
+    refusal: google
+    paths: {/drive/v3/files: {GET: files/list list}, "/drive/v3/files/{id}": {DELETE: files/delete delete}}
+  - service: aws
+    hosts: ["*.amazonaws.com", "*.eu-west-1.amazonaws.com"]
+    places: [bearer]
+    allow_foreign: true
+    refusal: aws
+    paths: {/: {GET: list list, POST: call admin}}
 `
 
 // world is a running proxy among stand-ins of the services.
@@ -94,9 +119,11 @@ func begin(t *testing.T) *world {
 	for id, c := range map[string][2]string{
 		"gh": {"github", githubSecret}, "slack": {"slack", slackSecret}, "openai": {"openai", openaiSecret},
 		"stripe": {"stripe", stripeSecret}, "echo": {"echo", echoSecret},
+		"shapes": {"shapes", plainSecret}, "mcp": {"mcp", plainSecret}, "drive": {"drive", plainSecret},
 	} {
 		w.verb(t, c[1], "credential", "add", id, "--service", c[0], "--owner", "org", "--from-stdin")
 	}
+	w.verb(t, claudeSecret, "credential", "add", "claude", "--service", "anthropic", "--owner", "org", "--kind", "header", "--place", "X-Api-Key", "--from-stdin")
 	return w
 }
 
@@ -115,7 +142,8 @@ func (w *world) handlers(t *testing.T) map[string]http.Handler {
 	return map[string]http.Handler{
 		"api.github.com": testkit.GitHub(githubSecret), "github.com": git, "slack.com": testkit.Slack(slackSecret),
 		"api.openai.com": testkit.OpenAI(openaiSecret), "api.stripe.com": testkit.Stripe(stripeSecret),
-		"grpc.example.com": testkit.GRPC(echoSecret),
+		"grpc.example.com": testkit.GRPC(echoSecret), "api.anthropic.com": testkit.Anthropic(claudeSecret),
+		"shapes.example.com": testkit.Shapes(), "mcp.example.com": testkit.MCP(plainSecret), "www.googleapis.com": testkit.Drive(plainSecret),
 	}
 }
 

@@ -58,7 +58,9 @@ type Listener struct {
 }
 
 // Listen opens a listener on a free port of 127.0.0.1 and serves it until Close.
-func Listen(o Options) (*Listener, error) {
+func Listen(o Options) (*Listener, error) { return open(o, ofThisUser) }
+
+func open(o Options, mine func(client, server *net.TCPAddr) bool) (*Listener, error) {
 	password, ok := o.Proxy.User.Password()
 	if !ok {
 		return nil, errors.New("opening local listener: the proxy's URL has no password")
@@ -68,7 +70,7 @@ func Listen(o Options) (*Listener, error) {
 		return nil, fmt.Errorf("opening local listener: %w", err)
 	}
 	basic := base64.StdEncoding.EncodeToString([]byte(o.Proxy.User.Username() + ":" + password))
-	l := &Listener{o: o, ln: ln, line: []byte("Proxy-Authorization: Basic " + basic + "\r\n"), mine: ofThisUser, slot: make(chan struct{}, maxConns)}
+	l := &Listener{o: o, ln: ln, line: []byte("Proxy-Authorization: Basic " + basic + "\r\n"), mine: mine, slot: make(chan struct{}, maxConns)}
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	l.wg.Go(l.accept)
 	return l, nil
