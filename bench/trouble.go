@@ -71,6 +71,7 @@ func slowService(ctx context.Context, r road, _ string) error {
 				return
 			}
 			defer w.c.Close()
+			<-time.After(time.Duration(i) * slowness / time.Duration(len(errs))) // not all in step
 			for ctx.Err() == nil && errs[i] == nil {
 				var resp *http.Response
 				if resp, errs[i] = w.send(); errs[i] == nil {
