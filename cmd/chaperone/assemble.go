@@ -353,10 +353,24 @@ func (r *road) usePolicy(e *opa.Engine) {
 	r.engine = e
 }
 
+// loadCatalogue lays the configuration's catalogue files over what is shipped, and
+// its services over both.
 func loadCatalogue(s *settings.Settings) (*action.Catalogue, error) {
-	c, err := action.Load(action.Shipped(), s.Services)
+	var own []action.Service
+	for _, file := range s.Catalogues {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, problem.Failure(fmt.Errorf("reading catalogue: %w", err), "mend catalogues: in config.yaml")
+		}
+		one, err := action.Parse(file, b)
+		if err != nil {
+			return nil, problem.Failure(fmt.Errorf("reading catalogue: %w", err), "mend the file; it is reported whole")
+		}
+		own = append(own, *one)
+	}
+	c, err := action.Load(action.Shipped(), append(own, s.Services...))
 	if err != nil {
-		return nil, problem.Failure(fmt.Errorf("loading catalogue: %w", err), "mend services: in config.yaml")
+		return nil, problem.Failure(fmt.Errorf("loading catalogue: %w", err), "mend services: and catalogues: in config.yaml")
 	}
 	return c, nil
 }

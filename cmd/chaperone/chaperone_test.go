@@ -181,7 +181,7 @@ func TestReference(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# Command line\n\nPrinted from the program's own help; `go test ./cmd/chaperone -update` writes it anew.\n")
 	b.WriteString("`--config FILE` and `--json` hold for every verb. Exit codes: 0 done, 1 failed, 2 misused, 3 policy said no.\n")
-	describe(&b, (&app{}).root())
+	describeVerb(&b, (&app{}).root())
 	path := filepath.Join("..", "..", "docs", "cli.md")
 	if *update {
 		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
@@ -194,7 +194,7 @@ func TestReference(t *testing.T) {
 	}
 }
 
-func describe(b *strings.Builder, c *cobra.Command) {
+func describeVerb(b *strings.Builder, c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		if sub.Name() == "help" || sub.Name() == "completion" {
 			continue
@@ -202,7 +202,7 @@ func describe(b *strings.Builder, c *cobra.Command) {
 		if !sub.HasSubCommands() {
 			describeOne(b, sub)
 		}
-		describe(b, sub)
+		describeVerb(b, sub)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) serviceVerbs() *cobra.Command {
-	return group("service", "Look into the catalogue of services and their actions", a.serviceList(), a.serviceShow(), a.serviceClassify())
+	return group("service", "Look into the catalogue of services and their actions", a.serviceList(), a.serviceShow(), a.serviceClassify(), a.serviceImport())
 }
 
 // catalogue loads what is shipped and what the configuration adds.

@@ -39,7 +39,7 @@ func formOf(h http.Header) form {
 		return otherForm
 	}
 	switch {
-	case kind == "application/json", strings.HasSuffix(kind, "+json"):
+	case kind == "application/json", strings.HasSuffix(kind, "+json"), strings.HasPrefix(kind, "application/x-amz-json-1."):
 		return jsonForm
 	case kind == "application/x-www-form-urlencoded":
 		return urlForm

@@ -3,14 +3,10 @@
 package action
 
 import (
-	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/url"
-	"path"
 	"slices"
 	"strings"
 
@@ -25,241 +21,64 @@ var (
 	ErrBodyCredential = errors.New("the body carries a credential")
 )
 
-//go:embed catalogue
-var shipped embed.FS
-
-// Shipped returns the catalogue files that come with the program.
-func Shipped() fs.FS {
-	sub, err := fs.Sub(shipped, "catalogue")
-	if err != nil {
-		panic(err) // the folder is compiled in
-	}
-	return sub
-}
-
-// Catalogue names requests. It is immutable and safe for concurrent use.
+// Catalogue names requests. It is immutable and safe for concurrent use; the
+// operations of a shipped service are read when it is first asked for.
 type Catalogue struct {
-	services []*compiled
-	byName   map[string]*compiled
-	exact    map[string]*host
-	suffixes map[string]*host // "example.com" of *.example.com
+	services []*Service // by name
+	byName   map[string]*Service
+	hosts    hosts
 }
 
-// host is one name under which a service answers.
-type host struct {
-	service *compiled
-	git     bool
-}
+// endpoint is a path at which the body says what is asked.
+type endpoint uint8
 
-// compiled is a service, ready to match.
+const (
+	endpointNone endpoint = iota
+	endpointGraphQL
+	endpointMCP
+	endpointJSONRPC
+	endpointMultipart
+	endpointOData
+)
+
+// compiled is a service, or a part of one, ready to match.
 type compiled struct {
-	Service
-	table   table
+	Service // of a part, under the service's name
+	owner   *Service
+	part    string
+	prefix  string // "calendar." of the part calendar
+	entry   *entry
 	rules   []*rule
 	fold    map[string]bool
-	graphql map[string]bool
+	query   map[string]bool // nil: any key may stand in the query
+	special map[string]endpoint
+
+	// filled by entry
+	table table
+	keyed map[string]*operation
 }
 
-// Load reads all catalogue files of files, and lays the operator's services over
-// them. It reports every fault with its file.
-func Load(files fs.FS, operator []Service) (*Catalogue, error) {
-	byName := map[string]*Service{}
-	var faults []error
-	err := fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || path.Ext(name) != ".json" {
-			return err
-		}
-		s, err := parseFile(files, name)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("%s: %w", name, err))
-			return nil
-		}
-		lay(byName, s)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading catalogue: %w", err)
+// title names a service and its part, for people.
+func (k *compiled) title() string {
+	if k.part == "" {
+		return k.Name
 	}
-	for i := range operator {
-		lay(byName, &operator[i])
-	}
-	c := &Catalogue{byName: map[string]*compiled{}, exact: map[string]*host{}, suffixes: map[string]*host{}}
-	for _, s := range byName {
-		faults = append(faults, c.add(s))
-	}
-	for _, k := range c.services {
-		faults = append(faults, c.addHosts(k))
-	}
-	if err := errors.Join(faults...); err != nil {
-		return nil, err
-	}
-	slices.SortFunc(c.services, func(a, b *compiled) int { return strings.Compare(a.Name, b.Name) })
-	return c, nil
-}
-
-func parseFile(files fs.FS, name string) (*Service, error) {
-	f, err := files.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	dec := json.NewDecoder(f)
-	dec.DisallowUnknownFields()
-	s := new(Service)
-	if err := dec.Decode(s); err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-func lay(byName map[string]*Service, s *Service) {
-	if old := byName[s.Name]; old != nil {
-		s = old.merge(s)
-	}
-	byName[s.Name] = s
-}
-
-func (c *Catalogue) add(s *Service) error {
-	if err := s.check(); err != nil {
-		return err
-	}
-	k := &compiled{Service: *s, fold: map[string]bool{}, graphql: map[string]bool{}}
-	for _, name := range s.Fold {
-		k.fold[name] = true
-	}
-	for _, p := range s.GraphQL {
-		k.graphql[p] = true
-	}
-	for _, r := range s.Resources {
-		compiled, err := compileRule(r)
-		if err != nil {
-			return err
-		}
-		k.rules = append(k.rules, compiled)
-	}
-	if err := k.fill(); err != nil {
-		return err
-	}
-	c.services = append(c.services, k)
-	c.byName[s.Name] = k
-	return nil
-}
-
-// fill builds the table.
-func (k *compiled) fill() error {
-	bases := k.Bases
-	if len(bases) == 0 {
-		bases = []string{""}
-	}
-	var faults []error
-	for p, methods := range k.Paths {
-		for method, row := range methods {
-			op, err := k.operation(row)
-			if err != nil {
-				return err
-			}
-			faults = append(faults, k.enter(bases, p, method, op))
-		}
-	}
-	return errors.Join(faults...)
-}
-
-// enter puts an operation into the table under every base.
-func (k *compiled) enter(bases []string, path, method string, op *operation) error {
-	for _, base := range bases {
-		if err := k.table.add(base+path, method, op); err != nil {
-			return fmt.Errorf("service %q: %w", k.Name, err)
-		}
-	}
-	return nil
-}
-
-func (c *Catalogue) addHosts(k *compiled) error {
-	var faults []error
-	put := func(name string, h *host) {
-		m := c.exact
-		if suffix, ok := strings.CutPrefix(name, "*."); ok {
-			m, name = c.suffixes, suffix
-		}
-		if old := m[name]; old != nil {
-			faults = append(faults, fmt.Errorf("host %q belongs to %q and %q", name, old.service.Name, k.Name))
-		}
-		m[name] = h
-	}
-	for _, name := range k.Hosts {
-		put(name, &host{service: k})
-	}
-	for _, name := range k.GitHosts {
-		put(name, &host{service: k, git: true})
-	}
-	return errors.Join(faults...)
-}
-
-// host finds the service of a canonical host name: by the name itself, else by the
-// longest suffix at a label boundary.
-func (c *Catalogue) host(name string) *host {
-	if h := c.exact[name]; h != nil {
-		return h
-	}
-	for {
-		i := strings.IndexByte(name, '.')
-		if i < 0 {
-			return nil
-		}
-		name = name[i+1:]
-		if h := c.suffixes[name]; h != nil {
-			return h
-		}
-	}
+	return k.Name + " " + k.part
 }
 
 // ServiceFor returns the service of a canonical host name, or nil.
 func (c *Catalogue) ServiceFor(name string) *Service {
-	if h := c.host(name); h != nil {
-		return &h.service.Service
+	if h, _ := c.hosts.find(name); h != nil {
+		return h.service.owner
 	}
 	return nil
 }
 
 // Service returns the service of that name, or nil.
-func (c *Catalogue) Service(name string) *Service {
-	if k := c.byName[name]; k != nil {
-		return &k.Service
-	}
-	return nil
-}
+func (c *Catalogue) Service(name string) *Service { return c.byName[name] }
 
 // Services returns all services by name.
-func (c *Catalogue) Services() []*Service {
-	out := make([]*Service, len(c.services))
-	for i, k := range c.services {
-		out[i] = &k.Service
-	}
-	return out
-}
-
-// Row is one operation of a service, for people.
-type Row struct {
-	Method string        `json:"method"`
-	Path   string        `json:"path"`
-	Action string        `json:"action"`
-	Access policy.Access `json:"access"`
-	Marks  []string      `json:"marks,omitempty"`
-}
-
-// Rows returns the operations of a service by path and method.
-func (s *Service) Rows() []Row {
-	var out []Row
-	for p, methods := range s.Paths {
-		for method, row := range methods {
-			if op, err := s.operation(row); err == nil {
-				out = append(out, Row{method, p, op.action.ID, op.action.Access, op.marks})
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b Row) int { return strings.Compare(a.Path+" "+a.Method, b.Path+" "+b.Method) })
-	return out
-}
+func (c *Catalogue) Services() []*Service { return slices.Clone(c.services) }
 
 // Request is what Classify looks at. Field names are canonical.
 type Request struct {
@@ -276,14 +95,14 @@ const maxBody = 256 << 10
 // NeedsBody returns how many bytes of the body Classify wants to see; 0 when it
 // names the action without.
 func (c *Catalogue) NeedsBody(r *Request) int {
-	h := c.host(r.Host)
+	h, _ := c.hosts.find(r.Host)
 	if h == nil {
 		return 0
 	}
 	switch k := h.service; {
 	case h.git && strings.HasSuffix(r.Path, "/git-receive-pack"):
 		return maxCommands
-	case k.graphql[r.Path], len(k.Arguments) > 0 && !h.git && hasArguments(r.Header):
+	case k.special[r.Path] != endpointNone, len(k.Protocols) > 0 && formOf(r.Header) == urlForm, len(k.Arguments) > 0 && !h.git && hasArguments(r.Header):
 		return maxBody
 	}
 	if mayOverride(r) {
@@ -303,7 +122,7 @@ func mayOverride(r *Request) bool {
 // error means that the request itself is not clear (it wraps [ErrAmbiguous]), or
 // carries a credential in its body.
 func (c *Catalogue) Classify(r *Request, q *policy.Question) error {
-	h := c.host(r.Host)
+	h, lead := c.hosts.find(r.Host)
 	if err := checkPath(r.Path, h != nil && h.service.EncodedSlash); err != nil {
 		return err
 	}
@@ -322,10 +141,38 @@ func (c *Catalogue) Classify(r *Request, q *policy.Question) error {
 		return nil
 	case h.git:
 		return h.service.git(r, q)
-	case h.service.graphql[r.Path]:
-		return h.service.graphQL(r, q)
+	case !h.service.ready():
+		q.Action = unknown(h.service.Name, "catalogue")
+		return nil
 	}
-	return h.service.rest(r, q)
+	return h.service.classify(r, lead, q)
+}
+
+// classify names the action by what tells it at this path.
+func (k *compiled) classify(r *Request, lead string, q *policy.Question) error {
+	if len(k.special) > 0 {
+		switch k.special[r.Path] {
+		case endpointGraphQL:
+			return k.graphQL(r, q)
+		case endpointMCP:
+			return k.mcp(r, q)
+		case endpointJSONRPC:
+			return k.jsonRPC(r, q)
+		case endpointMultipart:
+			return k.multipart(r, q)
+		case endpointOData:
+			return k.odata(r, q)
+		}
+	}
+	if len(k.Protocols) > 0 {
+		return k.aws(r, q)
+	}
+	if lead != "" {
+		one := *r
+		one.Path = "/" + lead + r.Path
+		r = &one
+	}
+	return k.rest(r, q)
 }
 
 // checkOverride refuses requests that ask to be taken for another method: some
@@ -358,13 +205,13 @@ func overrides(form string) bool {
 
 // rest names an action by method and path.
 func (k *compiled) rest(r *Request, q *policy.Question) error {
-	method := r.Method
-	if method == http.MethodHead {
-		method = http.MethodGet
-	}
-	var m match
-	if !k.table.find(method, r.Path, &m) {
+	m := match{query: r.RawQuery, header: r.Header}
+	if !k.table.find(r.Method, r.Path, &m) && (r.Method != http.MethodHead || !k.table.find(http.MethodGet, r.Path, &m)) {
 		q.Action = unknown(k.Name, "no_route")
+		return nil
+	}
+	if k.query != nil && !k.understood(m.leaf, r.RawQuery) {
+		q.Action = unknown(k.Name, "query")
 		return nil
 	}
 	q.Action = m.leaf.op.action

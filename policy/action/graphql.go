@@ -149,6 +149,9 @@ func (k *compiled) fields(doc *ast.QueryDocument, op *ast.OperationDefinition, s
 // root is the action of one root field. What a mutation does to whom is said by
 // opaque ids, so it is never on a resource, and its level errs upwards.
 func (k *compiled) root(kind ast.Operation, name string) policy.Act {
+	if op := k.keyed[string(kind)+"."+name]; op != nil {
+		return policy.Act{Action: op.action, Resource: policy.Resource{Keys: anyResource}}
+	}
 	access := policy.AccessRead
 	if kind == ast.Mutation {
 		access = policy.AccessAdmin
@@ -156,7 +159,7 @@ func (k *compiled) root(kind ast.Operation, name string) policy.Act {
 			access = level
 		}
 	}
-	return policy.Act{Action: known(k.Name, "graphql/"+string(kind)+"."+name, access), Resource: policy.Resource{Keys: anyResource}}
+	return policy.Act{Action: known(k.Name, k.prefix+"graphql/"+string(kind)+"."+name, access), Resource: policy.Resource{Keys: anyResource}}
 }
 
 // mutations are those of GitHub that a person has found to change content and

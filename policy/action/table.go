@@ -2,6 +2,8 @@ package action
 
 import (
 	"fmt"
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -33,7 +35,8 @@ type pattern struct {
 // leaf is a method of a template. Parameters have names of their own in each: the
 // same position may be called otherwise elsewhere.
 type leaf struct {
-	method string // "*": any
+	method string   // "*": any
+	need   []string // query keys, key=value, or @header, that must be there
 	params []string
 	op     *operation
 	path   string
@@ -44,12 +47,18 @@ type match struct {
 	leaf   *leaf
 	n      int
 	values [maxParams]string // escaped
+	query  string
+	header http.Header
 }
 
 // add puts an operation under its template.
 func (t *table) add(path, method string, op *operation) error {
 	n := &t.root
-	var params []string
+	var params, need []string
+	full := path
+	if plain, conditions, ok := strings.Cut(path, "?"); ok {
+		path, need = plain, strings.Split(conditions, "&")
+	}
 	for segment := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
 		open, end := strings.IndexByte(segment, '{'), strings.LastIndexByte(segment, '}')
 		if open < 0 {
@@ -57,7 +66,7 @@ func (t *table) add(path, method string, op *operation) error {
 			continue
 		}
 		if end < open || strings.Count(segment, "{") > 1 {
-			return fmt.Errorf("%s: the segment %q has more than one parameter", path, segment)
+			return fmt.Errorf("the segment %q has more than one parameter", segment)
 		}
 		name := segment[open+1 : end]
 		switch {
@@ -78,14 +87,15 @@ func (t *table) add(path, method string, op *operation) error {
 		params = append(params, name)
 	}
 	if len(params) > maxParams || strings.Count(path, "/") > maxSegments {
-		return fmt.Errorf("%s: more than %d parameters or %d segments", path, maxParams, maxSegments)
+		return fmt.Errorf("more than %d parameters or %d segments", maxParams, maxSegments)
 	}
-	for i := range n.leaves {
-		if n.leaves[i].method == method && n.leaves[i].op.action.ID != op.action.ID {
-			return fmt.Errorf("%s %s: %s and %s (%s) are the same request", method, path, op.action.ID, n.leaves[i].op.action.ID, n.leaves[i].path)
+	for _, l := range n.leaves {
+		if l.method == method && slices.Equal(l.need, need) && l.op.action.ID != op.action.ID {
+			return fmt.Errorf("%s and %s (%s) are the same request", op.action.ID, l.op.action.ID, l.path)
 		}
 	}
-	n.leaves = append(n.leaves, leaf{method, params, op, path})
+	n.leaves = append(n.leaves, leaf{method, need, params, op, full})
+	slices.SortStableFunc(n.leaves, func(a, b leaf) int { return len(b.need) - len(a.need) })
 	return nil
 }
 
@@ -179,10 +189,59 @@ func (n *node) follow(method, rest string, more bool, depth int, m *match) bool 
 		return n.walk(method, rest, depth+1, m)
 	}
 	for i := range n.leaves {
-		if l := &n.leaves[i]; l.method == method || l.method == "*" {
+		if l := &n.leaves[i]; (l.method == method || l.method == "*") && (len(l.need) == 0 || m.has(l.need)) {
 			m.leaf = l
 			return true
 		}
 	}
 	return false
+}
+
+// has reports whether the query and header fulfil all conditions.
+func (m *match) has(need []string) bool {
+	for _, n := range need {
+		if field, ok := strings.CutPrefix(n, "@"); ok {
+			if len(m.header[http.CanonicalHeaderKey(field)]) == 0 {
+				return false
+			}
+			continue
+		}
+		name, want, valued := strings.Cut(n, "=")
+		if value, ok := queryValue(m.query, name); !ok || valued && value != want {
+			return false
+		}
+	}
+	return true
+}
+
+// queryValue returns the first value of a key that is written without escapes.
+func queryValue(query, name string) (string, bool) {
+	for query != "" {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
+		if key, value, _ := strings.Cut(pair, "="); key == name {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+// understood reports whether every key of the query is one by which the operation
+// was found, or one that is known to change nothing about which it is; each once.
+func (k *compiled) understood(l *leaf, query string) bool {
+	seen := map[string]bool{}
+	for pair := range strings.SplitSeq(query, "&") {
+		key, value, _ := strings.Cut(pair, "=")
+		if pair == "" {
+			continue
+		}
+		if plain, err := url.QueryUnescape(key); err != nil || plain != key || seen[key] {
+			return false
+		}
+		seen[key] = true
+		if !k.query[key] && !slices.Contains(l.need, key) && !slices.Contains(l.need, key+"="+value) && !strings.HasPrefix(strings.ToLower(key), "x-amz-") {
+			return false
+		}
+	}
+	return true
 }

@@ -175,6 +175,9 @@ func (s *Settings) settle(dir string) {
 	for i := range s.Upstream.Roots {
 		paths = append(paths, &s.Upstream.Roots[i])
 	}
+	for i := range s.Catalogues {
+		paths = append(paths, &s.Catalogues[i])
+	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)

@@ -34,6 +34,7 @@ type Settings struct {
 	Policy       Policy           `yaml:"policy"`
 	Log          Log              `yaml:"log"`
 	Upstream     Upstream         `yaml:"upstream"`
+	Catalogues   []string         `yaml:"catalogues"`
 	Services     []action.Service `yaml:"services"`
 	UnknownHosts string           `yaml:"unknown_hosts"`
 	Drain        time.Duration    `yaml:"drain"`

@@ -1,0 +1,69 @@
+package action
+
+import "strings"
+
+// Effects are what an action leaves behind, as far as its catalogue tells.
+type Effects struct {
+	Creates bool
+	// ID says where the id of what is created stands: a JSON pointer (RFC 6901) into
+	// the answer ("/id"), body: and a pointer into the request's body or the name in its
+	// form ("body:/name"), or the request's own parameters ("{owner}/{repo}"). Empty: not known.
+	ID string
+	// Undo is the action that removes what is created, or empty.
+	Undo string
+	// Deletes says that the action removes something.
+	Deletes bool
+	// Lasting says that what is created acts by itself or lets somebody in after the
+	// session has ended: keys, hooks, schedules, invitations, OAuth apps.
+	Lasting bool
+	// Expensive says that the service charges for it by use.
+	Expensive bool
+}
+
+// The marks behind an operation's level in a catalogue that say what it leaves behind.
+const (
+	MarkCreates   = "creates" // also creates=PLACE, see [Effects]
+	MarkUndo      = "undo="
+	MarkDeletes   = "deletes"
+	MarkLasting   = "lasting"
+	MarkExpensive = "expensive"
+)
+
+// effects reads the marks of one of the part's operations.
+func effects(service, prefix string, marks []string) Effects {
+	var e Effects
+	for _, m := range marks {
+		name, value, _ := strings.Cut(m, "=")
+		switch name {
+		case MarkCreates:
+			e.Creates, e.ID = true, value
+		case "undo":
+			e.Undo = service + ":" + prefix + value
+		case MarkDeletes:
+			e.Deletes = true
+		case MarkLasting:
+			e.Lasting = true
+		case MarkExpensive:
+			e.Expensive = true
+		}
+	}
+	return e
+}
+
+// Effects returns what the action of that id leaves behind. Several requests that
+// are one action may differ in what they create; the first that creates speaks.
+func (c *Catalogue) Effects(id string) (Effects, bool) {
+	service, _, _ := strings.Cut(id, ":")
+	s := c.byName[service]
+	if s == nil {
+		return Effects{}, false
+	}
+	found := false
+	var e Effects
+	for _, row := range s.Rows() {
+		if row.Action == id && (!found || row.Effects.Creates && !e.Creates) {
+			found, e = true, row.Effects
+		}
+	}
+	return e, found
+}
