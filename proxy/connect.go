@@ -68,7 +68,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, h http1.Head) {
 		x.refuse(err)
 		return
 	}
-	if s.o.TunnelUnknown && x.names.catalogue.ServiceFor(t.host) == nil {
+	if s.o.TunnelUnknown && !x.names.catalogue.Knows(t.host) {
 		defer x.close()
 		s.passThrough(x, t)
 		return

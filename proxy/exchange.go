@@ -97,7 +97,7 @@ func (x *exchange) describeCaller() {
 
 // classify names the action that the request would perform.
 func (x *exchange) classify() error {
-	x.service = x.names.catalogue.ServiceFor(x.q.Request.Host)
+	x.service = x.names.catalogue.ServiceFor(x.q.Request.Host, x.q.Request.Path)
 	x.places = x.names.placesOf(x.service)
 	req := action.Request{
 		Method: x.q.Request.Method, Host: x.q.Request.Host,

@@ -66,9 +66,16 @@ func (k *compiled) title() string {
 	return k.Name + " " + k.part
 }
 
-// ServiceFor returns the service of a canonical host name, or nil.
-func (c *Catalogue) ServiceFor(name string) *Service {
-	if h, _ := c.hosts.find(name); h != nil {
+// Knows reports whether any service answers at a canonical host name.
+func (c *Catalogue) Knows(name string) bool {
+	p, _ := c.hosts.place(name)
+	return p != nil
+}
+
+// ServiceFor returns the service that answers at a canonical host name and an
+// escaped path, or nil.
+func (c *Catalogue) ServiceFor(name, path string) *Service {
+	if h, _ := c.hosts.find(name, path); h != nil {
 		return h.service.owner
 	}
 	return nil
@@ -95,7 +102,7 @@ const maxBody = 256 << 10
 // NeedsBody returns how many bytes of the body Classify wants to see; 0 when it
 // names the action without.
 func (c *Catalogue) NeedsBody(r *Request) int {
-	h, _ := c.hosts.find(r.Host)
+	h, _ := c.hosts.find(r.Host, r.Path)
 	if h == nil {
 		return 0
 	}
@@ -122,7 +129,7 @@ func mayOverride(r *Request) bool {
 // error means that the request itself is not clear (it wraps [ErrAmbiguous]), or
 // carries a credential in its body.
 func (c *Catalogue) Classify(r *Request, q *policy.Question) error {
-	h, lead := c.hosts.find(r.Host)
+	h, lead := c.hosts.find(r.Host, r.Path)
 	if err := checkPath(r.Path, h != nil && h.service.EncodedSlash); err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 var (
 	nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 	partForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]*$`)
-	hostForm = regexp.MustCompile(`^((\*|\{[A-Za-z]+\})\.)?[a-z0-9_-]+(\.([a-z0-9_-]+|\*))*$`)
+	hostForm = regexp.MustCompile(`^((\*|\{[A-Za-z]+\})\.)?[a-z0-9_-]+(\.([a-z0-9_-]+|\*))*(/[A-Za-z0-9_.~-]+)*$`)
 )
 
 // plainOperation reports whether a name holds nothing but what grants can be
@@ -51,7 +51,7 @@ func (s *Service) check() error {
 			c.part(name, api)
 		}
 	}
-	if hosts == 0 {
+	if hosts == 0 && !s.OwnHosts {
 		c.fault("", "", "", "hosts are missing")
 	}
 	c.part("", s)
@@ -127,8 +127,9 @@ func (c *checker) part(api string, s *Service) {
 // wildcard reaches names of many owners, by the list of public suffixes.
 func hostFlaw(h string) string {
 	if !hostForm.MatchString(h) {
-		return "is not a lower-case name or *.name"
+		return "is not a lower-case name or *.name, or one with the beginning of a path"
 	}
+	h, _, _ = strings.Cut(h, "/")
 	at := strings.LastIndexAny(h, "*}")
 	if at < 0 {
 		return ""

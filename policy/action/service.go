@@ -7,7 +7,11 @@ type Service struct {
 	License string `json:"license,omitempty" yaml:"license"` // of the source
 	// Hosts are names. A leading *. stands for one or more labels, a * elsewhere for
 	// one; {name}. leading is *. with the labels put in front of the path, as a bucket is.
+	// A name that several services share has the beginning of their paths behind it:
+	// www.googleapis.com/calendar.
 	Hosts []string `json:"hosts,omitempty" yaml:"hosts"`
+	// OwnHosts says that there are no hosts but those that an operator gives.
+	OwnHosts bool `json:"own_hosts,omitempty" yaml:"own_hosts"`
 	// GitHosts speak git's smart HTTP protocol at /{owner}/{repo}.git.
 	GitHosts []string `json:"git_hosts,omitempty" yaml:"git_hosts"`
 	// Bases are path prefixes under which the paths may stand; "" when absent.
