@@ -34,7 +34,7 @@ func (x Exchange) Line(width int, colour bool) string {
 	if d.Alarm != "" {
 		result = "ALARM"
 	}
-	s := fmt.Sprintf("%s  %-5s  %-20s  %-24s  %-44s  %s", d.Time.Local().Format("15:04:05.000"), result, printable(who), printable(human), printable(what), x.end())
+	s := fmt.Sprintf("%s  %-5s  %-20s  %-24s  %-44s  %s", d.Time.Local().Format("15:04:05.000"), result, Printable(who), Printable(human), Printable(what), x.end())
 	s = strings.TrimRight(s, " ")
 	if width > 0 && utf8.RuneCountInString(s) > width {
 		s = string([]rune(s)[:width-1]) + "…"
@@ -66,7 +66,7 @@ func (x Exchange) end() string {
 		}
 	}
 	if d.Decision.Result != "allow" && len(d.Decision.Reasons) > 0 {
-		parts = append(parts, printable(d.Decision.Reasons[0]))
+		parts = append(parts, Printable(d.Decision.Reasons[0]))
 	}
 	return strings.Join(parts, "  ")
 }
@@ -83,8 +83,8 @@ func short(us int64) string {
 	return d.Round(10 * time.Millisecond).String()
 }
 
-// printable replaces what could make a terminal do more than print.
-func printable(s string) string {
+// Printable replaces what could make a terminal do more than print.
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) { // controls, also those that turn the direction of text
 			return '·'

@@ -11,7 +11,6 @@ import (
 	"iter"
 	"os"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -19,7 +18,7 @@ import (
 type Event struct {
 	Time        time.Time       `json:"time"`
 	ID          string          `json:"id"`
-	Event       string          `json:"event"` // "decision" or "outcome"
+	Event       string          `json:"event"` // "decision", "outcome" or "alarm"
 	Agent       EventAgent      `json:"agent"`
 	Human       EventHuman      `json:"human"`
 	Session     string          `json:"session"`
@@ -32,12 +31,16 @@ type Event struct {
 	Decision    EventDecision   `json:"decision"`
 	Credential  EventCredential `json:"credential"`
 	Alarm       string          `json:"alarm"`
+	What        string          `json:"what"` // of an alarm: what happened, in words
 	Outcome     EventOutcome    `json:"outcome"`
 	Seq         uint64          `json:"seq"`
 	Prev        string          `json:"prev"`
 
 	Raw []byte `json:"-"` // the line itself, without its newline
 }
+
+// IsAlarm reports whether the event is an alarm and not a decision that raised one.
+func (e *Event) IsAlarm() bool { return e.Event == "alarm" }
 
 // EventAgent is the agent of an event.
 type EventAgent struct{ ID, Instance, Owner string }
@@ -97,52 +100,6 @@ func (e *Event) ResourceID() string {
 // when the process ended before it was written.
 type Exchange struct{ Decision, Outcome *Event }
 
-// Filter selects exchanges. Empty fields select all; the others must all match.
-type Filter struct {
-	ID       string
-	Agent    string
-	Instance string
-	Human    string // e-mail address or subject
-	Session  string
-	Service  string
-	Action   string // an id, or a pattern such as github:issues/* or *:*
-	Resource string // an id, or a pattern such as acme/*
-	Result   string // allow, deny, ask; or alarm
-	Since    time.Time
-	Until    time.Time
-}
-
-// Match reports whether a decision event is selected.
-func (f *Filter) Match(e *Event) bool {
-	switch {
-	case f.ID != "" && f.ID != e.ID,
-		f.Agent != "" && f.Agent != e.Agent.ID,
-		f.Instance != "" && f.Instance != e.Agent.Instance,
-		f.Human != "" && f.Human != e.Human.Email && f.Human != e.Human.Sub,
-		f.Session != "" && f.Session != e.Session,
-		f.Service != "" && f.Service != e.Action.Service,
-		f.Action != "" && !pattern(f.Action, e.Action.ID),
-		f.Resource != "" && !pattern(f.Resource, e.ResourceID()),
-		!f.Since.IsZero() && e.Time.Before(f.Since),
-		!f.Until.IsZero() && !e.Time.Before(f.Until):
-		return false
-	case f.Result == "alarm":
-		return e.Alarm != ""
-	}
-	return f.Result == "" || f.Result == e.Decision.Result
-}
-
-// pattern matches s where p is s itself, or ends in * and begins as s does.
-func pattern(p, s string) bool {
-	if p == "*" || p == "*:*" {
-		return s != ""
-	}
-	if prefix, ok := strings.CutSuffix(p, "*"); ok {
-		return strings.HasPrefix(s, prefix)
-	}
-	return p == s
-}
-
 // Parse reads one line.
 func Parse(line []byte) (*Event, error) {
 	e := new(Event)
@@ -196,14 +153,7 @@ func (p *pairs) add(e *Event) {
 		p.byID = map[string]*Exchange{}
 	}
 	if e.Event != "decision" {
-		if x := p.byID[e.ID]; x != nil {
-			x.Outcome = e
-			if p.asEnded {
-				p.ended(x)
-				return
-			}
-			p.emit(false)
-		}
+		p.addOther(e)
 		return
 	}
 	if !p.filter.Match(e) {
@@ -215,20 +165,48 @@ func (p *pairs) add(e *Event) {
 	p.emit(len(p.open) > maxOpen)
 }
 
+// addOther adds an outcome, or an alarm that belongs to no request.
+func (p *pairs) addOther(e *Event) {
+	switch x := p.byID[e.ID]; {
+	case e.IsAlarm() && e.Request.Method == "" && p.filter.Match(e):
+		x = &Exchange{Decision: e}
+		if p.asEnded {
+			p.give(x)
+			return
+		}
+		p.open = append(p.open, x)
+		p.emit(false)
+	case e.Event == "outcome" && x != nil:
+		x.Outcome = e
+		if p.asEnded {
+			p.ended(x)
+			return
+		}
+		p.emit(false)
+	}
+}
+
 // ended yields x, wherever it stands.
 func (p *pairs) ended(x *Exchange) {
 	p.open = slices.DeleteFunc(p.open, func(o *Exchange) bool { return o == x })
 	delete(p.byID, x.Decision.ID)
-	p.stopped = !p.yield(*x, nil)
+	p.give(x)
+}
+
+// give yields x if its outcome is what the filter wants.
+func (p *pairs) give(x *Exchange) {
+	if p.filter.MatchOutcome(x.Outcome) {
+		p.stopped = !p.yield(*x, nil)
+	}
 }
 
 // emit yields from the front what is complete, or the first in any case.
 func (p *pairs) emit(force bool) {
-	for len(p.open) > 0 && !p.stopped && (force || p.open[0].Outcome != nil) {
+	for len(p.open) > 0 && !p.stopped && (force || p.open[0].Outcome != nil || p.open[0].Decision.IsAlarm()) {
 		x := p.open[0]
 		p.open = p.open[1:]
 		delete(p.byID, x.Decision.ID)
-		p.stopped = !p.yield(*x, nil)
+		p.give(x)
 		force = false
 	}
 }
@@ -263,8 +241,8 @@ func Events(path string) iter.Seq2[*Event, error] {
 }
 
 // events yields the events of one segment and reports whether more are wanted.
-func events(f *os.File, yield func(*Event, error) bool) bool {
-	for line, err := range scan(f) {
+func events(f *Segment, yield func(*Event, error) bool) bool {
+	for line, err := range scan(f.From(0)) {
 		var e *Event
 		if err == nil {
 			e, err = Parse(line)
@@ -282,20 +260,20 @@ func events(f *os.File, yield func(*Event, error) bool) bool {
 // openNext opens the segment that follows done, the current one last, or returns
 // nil where there is none. It looks twice, so that a log which is rotated meanwhile
 // loses no segment to the reader.
-func openNext(path, done string) (*os.File, error) {
+func openNext(path, done string) (*Segment, error) {
 	for {
 		name, err := segmentAfter(path, done)
 		if err != nil || name == "" {
 			return nil, err
 		}
-		f, err := os.Open(name)
+		f, err := OpenSegment(name)
 		if err != nil {
 			if errors.Is(err, os.ErrNotExist) {
-				continue // renamed or pruned since
+				continue // renamed, packed or pruned since
 			}
 			return nil, err
 		}
-		if again, err := segmentAfter(path, done); err != nil || again == name {
+		if again, err := segmentAfter(path, done); err != nil || stem(again) == stem(name) {
 			return f, err
 		}
 		f.Close()
@@ -305,7 +283,7 @@ func openNext(path, done string) (*os.File, error) {
 func segmentAfter(path, done string) (string, error) {
 	segments, err := Segments(path)
 	for _, name := range segments {
-		if name == path || name > done {
+		if name == path || stem(name) > stem(done) {
 			return name, err
 		}
 	}
@@ -315,18 +293,18 @@ func segmentAfter(path, done string) (string, error) {
 // lines yields the whole lines of a file without their newlines.
 func lines(name string) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
-		f, err := os.Open(name)
+		f, err := OpenSegment(name)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		defer f.Close()
-		scan(f)(yield)
+		scan(f.From(0))(yield)
 	}
 }
 
 // scan yields the whole lines that f still holds.
-func scan(f *os.File) iter.Seq2[[]byte, error] {
+func scan(f io.Reader) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		r := bufio.NewReaderSize(f, 64<<10)
 		for {

@@ -133,16 +133,12 @@ func tail(f io.ReaderAt, size int64) (whole int64, rest []byte, err error) {
 
 // lastLine returns the last whole line of a segment without its newline, or nil.
 func lastLine(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := OpenSegment(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	whole, _, err := tail(f, info.Size())
+	whole, _, err := tail(f, f.Size())
 	if err != nil || whole == 0 {
 		return nil, err
 	}
@@ -253,6 +249,7 @@ func segmentName(path string, first uint64) string {
 }
 
 // Segments returns the files of the log at path, oldest first, the current one last.
+// Those that ended may be packed.
 func Segments(path string) ([]string, error) {
 	ext := filepath.Ext(path)
 	base := strings.TrimSuffix(path, ext)
@@ -260,7 +257,14 @@ func Segments(path string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	packed, err := filepath.Glob(escapeGlob(base) + "-[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]" + escapeGlob(ext) + packedSuffix)
+	if err != nil {
+		return nil, err
+	}
+	ended = append(ended, packed...)
 	slices.Sort(ended)
+	// Where a segment is there packed and not, packing was cut short or is about to end.
+	ended = slices.CompactFunc(ended, func(a, b string) bool { return stem(a) == stem(b) })
 	if _, err := os.Stat(path); err == nil {
 		ended = append(ended, path)
 	} else if !errors.Is(err, os.ErrNotExist) {

@@ -131,16 +131,15 @@ func (c *chain) link(line []byte) string {
 
 // torn reports whether a segment ends without a newline.
 func torn(name string) bool {
-	f, err := os.Open(name)
+	f, err := OpenSegment(name)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || info.Size() == 0 {
+	if f.Size() == 0 {
 		return false
 	}
 	var last [1]byte
-	_, err = f.ReadAt(last[:], info.Size()-1)
+	_, err = f.ReadAt(last[:], f.Size()-1)
 	return err == nil && last[0] != '\n'
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"chaperone/audit"
+	"chaperone/audit/keep"
 	"chaperone/certs"
 	"chaperone/cmd/chaperone/admin"
 	"chaperone/cmd/chaperone/problem"
@@ -47,6 +48,7 @@ type road struct {
 	directory *identity.Directory
 	ca        *certs.Authority
 	log       *audit.Log
+	keeper    *keep.Keeper
 	gate      *policy.Gate
 	upstream  *upstream.Client
 	metrics   *proxy.Metrics
@@ -117,6 +119,9 @@ func (r *road) close() error {
 	if r.log != nil {
 		errs = errors.Join(errs, r.log.Close())
 	}
+	if r.keeper != nil {
+		r.keeper.Close()
+	}
 	if r.kv != nil {
 		errs = errors.Join(errs, r.kv.Close())
 	}
@@ -164,7 +169,7 @@ func (r *road) openState(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("opening decision log: %w", err)
 	}
-	return nil
+	return r.keepLog()
 }
 
 func (r *road) openUpstream() error {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
 	"os"
 	"slices"
@@ -18,67 +17,86 @@ import (
 
 	"chaperone/audit"
 	"chaperone/cmd/chaperone/problem"
+	"chaperone/cmd/chaperone/settings"
 )
 
 func (a *app) logVerbs() *cobra.Command {
-	return group("log", "Read the decision log; no proxy need run", a.logTail(), a.logQuery(), a.logShow(), a.logVerify())
+	return group("log", "Read the decision log; no proxy need run", a.logTail(), a.logQuery(), a.logShow(), a.logVerify(), a.logIndex())
 }
 
 // selection is what the flags of tail and query say.
 type selection struct {
 	audit.Filter
-	since, until string
+	since, until, on string
+}
+
+// fieldHelp says of each field of the filter what to give.
+var fieldHelp = map[string]string{
+	"id": "of the request with this decision `ID`", "agent": "of agent `NAME`", "instance": "of instance `ID`", "owner": "of agents that `OWNER` answers for",
+	"human": "for `HUMAN`, by e-mail address or subject", "session": "in session `ID`", "purpose": "delegated for `PURPOSE`",
+	"action": "`ACTION` or a pattern such as github:issues/*", "service": "to `SERVICE`", "access": "`read|list|write|delete|admin|unknown`",
+	"resource": "`RESOURCE` or a pattern such as acme/*", "host": "to `HOST`", "method": "with `METHOD`", "path": "`PATH` or a pattern such as /repos/*",
+	"client": "from `ADDRESS`, or a pattern such as 10.1.2.3:*", "result": "`allow|deny|ask|alarm`", "policy": "decided by `REVISION`",
+	"credential": "that presented credential `ID`", "handle": "that presented the handle of `FINGERPRINT`", "alarm": "that raised an alarm of `KIND`; * any",
+	"status": "answered with `STATUS`, or a pattern such as 5*", "error": "that ended with `CODE`; * any", "trace": "in trace `ID`",
 }
 
 func (s *selection) flags(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&s.Agent, "agent", "", "of agent `NAME`")
-	f.StringVar(&s.Instance, "instance", "", "of instance `ID`")
-	f.StringVar(&s.Human, "human", "", "for `HUMAN`, by e-mail address or subject")
-	f.StringVar(&s.Session, "session", "", "in session `ID`")
-	f.StringVar(&s.Service, "service", "", "to `SERVICE`")
-	f.StringVar(&s.Action, "action", "", "`ACTION` or a pattern such as github:issues/*")
-	f.StringVar(&s.Resource, "resource", "", "`RESOURCE` or a pattern such as acme/*")
-	f.StringVar(&s.Result, "result", "", "`allow|deny|ask|alarm`")
-	f.StringVar(&s.since, "since", "", "from `TIME` on: 2h (ago), 2026-03-14, or 2026-03-14T09:00:00Z")
+	for _, name := range audit.Fields() {
+		f.StringVar(s.Text(name), name, "", fieldHelp[name])
+	}
+	f.StringVar(&s.since, "since", "", "from `TIME` on: 2h (ago), yesterday, monday, 14:30, 14 March, 2026-03-14, 2026-03-14T09:00:00Z")
 	f.StringVar(&s.until, "until", "", "before `TIME`")
+	f.StringVar(&s.on, "on", "", "on `DAY`: today, yesterday, monday, 14 March, 2026-03-14")
 }
 
 // filter checks the flags.
 func (s *selection) filter(now time.Time) (audit.Filter, error) {
-	var err1, err2 error
+	var err1, err2, err3 error
 	s.Since, err1 = parseTime(s.since, now)
 	s.Until, err2 = parseTime(s.until, now)
+	if s.on != "" {
+		s.Since, s.Until, err3 = parseSpan(s.on, now)
+		if s.since != "" || s.until != "" {
+			err3 = problem.Misuse("--on excludes --since and --until", "give the one or the others")
+		} else if err3 == nil && !s.Until.After(s.Since) {
+			err3 = problem.Misuse(fmt.Sprintf("%q is no day", s.on), "write today, yesterday, monday, 14 March or 2026-03-14")
+		}
+	}
 	if s.Result != "" && !slices.Contains([]string{"allow", "deny", "ask", "alarm"}, s.Result) {
 		return s.Filter, problem.Misuse(fmt.Sprintf("result %q is not known", s.Result), "use allow, deny, ask or alarm")
 	}
-	return s.Filter, errors.Join(err1, err2)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return s.Filter, err
+	}
+	if !s.Since.IsZero() && !s.Until.IsZero() && !s.Since.Before(s.Until) {
+		return s.Filter, problem.Misuse("the time span is empty: it ends before it begins", "--until names the first moment that does not count any more")
+	}
+	return s.Filter, nil
 }
 
-// parseTime reads a moment, a local day, or how long ago; nothing is the zero time.
-func parseTime(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
+// logSettings returns the settings of a log that exists.
+func (a *app) logSettings() (*settings.Settings, error) {
+	s, err := a.settings()
+	if err != nil {
+		return nil, err
 	}
-	if d, err := time.ParseDuration(text); err == nil {
-		return now.Add(-d.Abs()), nil
+	segments, err := audit.Segments(s.Log.Path)
+	if err != nil {
+		return nil, fmt.Errorf("reading decision log: %w", err)
 	}
-	for _, layout := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
-		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
-			return t, nil
-		}
+	if len(segments) == 0 {
+		return nil, problem.Failure(fmt.Errorf("reading decision log: there is none at %s", s.Log.Path), "it is made when `chaperone serve` first runs; --config FILE names another configuration")
 	}
-	return time.Time{}, problem.Misuse(fmt.Sprintf("time %q is not understood", text), "write 2h (ago), 2026-03-14, or 2026-03-14T09:00:00Z")
+	return s, nil
 }
 
 // logPath returns where the log is; it must exist.
 func (a *app) logPath() (string, error) {
-	s, err := a.settings()
+	s, err := a.logSettings()
 	if err != nil {
 		return "", err
-	}
-	if _, err := os.Stat(s.Log.Path); errors.Is(err, fs.ErrNotExist) {
-		return "", problem.Failure(fmt.Errorf("reading decision log: there is none at %s", s.Log.Path), "it is made when `chaperone serve` first runs; --config FILE names another configuration")
 	}
 	return s.Log.Path, nil
 }
@@ -165,27 +183,6 @@ func (a *app) printRaw(x *audit.Exchange) error {
 		}
 	}
 	return nil
-}
-
-func (a *app) logQuery() *cobra.Command {
-	var s selection
-	c := &cobra.Command{
-		Use: "query", Short: "Print all requests that match, one line each", Args: noArguments,
-		Example: "  chaperone log query --action 'github:issues/*' --resource acme/web --since 2026-03-14 --until 2026-03-15",
-		RunE: func(c *cobra.Command, _ []string) error {
-			f, err := s.filter(time.Now())
-			if err != nil {
-				return err
-			}
-			path, err := a.logPath()
-			if err != nil {
-				return err
-			}
-			return a.printExchanges(c.Context(), audit.Exchanges(path, f))
-		},
-	}
-	s.flags(c)
-	return c
 }
 
 func (a *app) logShow() *cobra.Command {

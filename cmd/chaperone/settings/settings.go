@@ -68,6 +68,7 @@ type Log struct {
 	MaxSize int64         `yaml:"max_size"`
 	MaxAge  time.Duration `yaml:"max_age"`
 	Keep    int           `yaml:"keep"`
+	Pack    bool          `yaml:"pack"`
 }
 
 // Upstream is about the way to services.
@@ -89,7 +90,7 @@ const (
 func Default() *Settings {
 	return &Settings{
 		Listen: "127.0.0.1:8080", State: "state", Store: "bolt",
-		Log: Log{Sync: time.Second, MaxSize: 256 << 20, MaxAge: 7 * 24 * time.Hour}, UnknownHosts: DenyUnknown, Drain: 30 * time.Second,
+		Log: Log{Sync: time.Second, MaxSize: 256 << 20, MaxAge: 7 * 24 * time.Hour, Pack: true}, UnknownHosts: DenyUnknown, Drain: 30 * time.Second,
 	}
 }
 

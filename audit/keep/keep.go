@@ -1,0 +1,103 @@
+// Package keep looks after the decision log beside the proxy that writes it: it
+// indexes and packs segments that have ended.
+package keep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"chaperone/audit"
+	"chaperone/audit/index"
+	"chaperone/audit/proof"
+)
+
+// Options of a [Keeper].
+type Options struct {
+	Path string     // of the log
+	Key  *proof.Key // signs the index
+	// Pack says whether segments that have ended are compressed.
+	Pack bool
+	// Every is how often the keeper looks; 2 s when zero.
+	Every time.Duration
+	// Notice is told in words of what an operator should know.
+	Notice func(message string)
+}
+
+// Keeper looks after a log until it is closed.
+type Keeper struct {
+	o      Options
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+	index  *index.Maker
+	told   string // the last fault that was told
+}
+
+// Start begins to look after a log.
+func Start(o Options) *Keeper {
+	if o.Every == 0 {
+		o.Every = 2 * time.Second
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	k := &Keeper{o: o, cancel: cancel, index: index.NewMaker(o.Path, o.Key)}
+	k.done.Go(func() { k.run(ctx) })
+	return k
+}
+
+// Close waits until what is being done is done.
+func (k *Keeper) Close() {
+	k.cancel()
+	k.done.Wait()
+}
+
+func (k *Keeper) run(ctx context.Context) {
+	tick := time.NewTicker(k.o.Every)
+	defer tick.Stop()
+	for {
+		k.tell(k.look(ctx))
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// tell tells of a fault once, until it is another or gone.
+func (k *Keeper) tell(err error) {
+	text := ""
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a segment that was pruned meanwhile
+		text = err.Error()
+	}
+	if text != "" && text != k.told {
+		k.o.Notice("looking after the decision log: " + text)
+	}
+	k.told = text
+}
+
+// look does what is due.
+func (k *Keeper) look(ctx context.Context) error {
+	_, err := k.index.Update()
+	if !k.o.Pack || ctx.Err() != nil {
+		return err
+	}
+	segments, lerr := audit.Segments(k.o.Path)
+	if lerr != nil {
+		return errors.Join(err, fmt.Errorf("listing segments: %w", lerr))
+	}
+	for _, name := range segments {
+		if name == k.o.Path || audit.IsPacked(name) {
+			continue
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		if _, perr := audit.Pack(name); perr != nil {
+			return errors.Join(err, perr)
+		}
+	}
+	return err
+}
