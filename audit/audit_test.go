@@ -37,7 +37,7 @@ func open(t testing.TB, o Options) *Log {
 func full(l *Log) *Record {
 	r := l.Open(noon)
 	r.ID = "01KK0000000000000000000000"
-	r.Agent = Agent{"triage-bot", "i_1", "team:dev"}
+	r.Agent = Agent{ID: "triage-bot", Instance: "i_1", Owner: "team:dev"}
 	r.Human = &policy.Human{Sub: "alice", Iss: "https://idp.example", Email: "alice@acme.com"}
 	r.Session, r.Purpose = "s_1", "triage"
 	r.Chain = []policy.Link{{Session: "s_0", Agent: "boss", Instance: "i_0"}, {Session: "s_1", Agent: "triage-bot", Instance: "i_1"}}
@@ -45,7 +45,7 @@ func full(l *Log) *Record {
 	r.Action = policy.Action{ID: "github:issues/create", Service: "github", Operation: "issues/create", Access: policy.AccessWrite, Known: true}
 	r.Resource = policy.Resource{Type: "repository", ID: "acme/web", Params: []policy.Param{{Name: "owner", Value: "acme"}, {Name: "repo", Value: "web"}}}
 	r.Actions = []policy.Act{{Action: r.Action, Resource: r.Resource}, {Action: policy.Action{Service: "github", Access: policy.AccessUnknown, Why: "no_route"}}}
-	r.Request = Request{"POST", "api.github.com", "/repos/acme/web/issues", []string{"per_page"}, "HTTP/2.0", "127.0.0.1:40000"}
+	r.Request = Request{Method: "POST", Host: "api.github.com", Path: "/repos/acme/web/issues", QueryKeys: []string{"per_page"}, Protocol: "HTTP/2.0", Client: "127.0.0.1:40000"}
 	r.Decision = Decision{policy.Allow, []string{"The agent may."}, "abc123", map[string]any{"notify": true}}
 	r.Credential = Credential{"gh-alice", "h_fingerprint"}
 	r.Alarm = "handle_place"

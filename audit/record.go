@@ -1,7 +1,9 @@
 package audit
 
 import (
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +23,7 @@ type Record struct {
 	Human       *policy.Human
 	Session     string
 	Purpose     string
+	Scope       []policy.Scope // what the session was narrowed to; nil: not narrowed
 	Chain       []policy.Link
 	Traceparent string // W3C trace context as the agent sent it
 	Action      policy.Action
@@ -37,15 +40,20 @@ type Record struct {
 }
 
 // Agent says which agent and instance called.
-type Agent struct{ ID, Instance, Owner string }
+type Agent struct {
+	ID, Instance, Owner string
+	Labels              map[string]string
+}
 
 // Request is what is recorded of the HTTP request: never a query value, a field
 // value or a body.
 type Request struct {
 	Method    string
+	Scheme    string // recorded when it is not https
 	Host      string // with the port when it is not the standard one
 	Path      string
 	QueryKeys []string
+	BodyState policy.BodyState // what policy could see of the body
 	Protocol  string
 	Client    string // address of the agent's end
 }
@@ -130,10 +138,13 @@ type (
 	credentialObject Credential
 	outcomeObject    Outcome
 	linkObject       policy.Link
+	scopeObject      policy.Scope
+	labelObject      map[string]string
 
-	textArray []string
-	linkArray []policy.Link
-	actArray  []policy.Act
+	textArray  []string
+	scopeArray []policy.Scope
+	linkArray  []policy.Link
+	actArray   []policy.Act
 )
 
 // MarshalLogObject writes the decision event.
@@ -149,6 +160,9 @@ func (r *decisionEvent) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	}
 	text(e, "session", r.Session)
 	text(e, "purpose", r.Purpose)
+	if r.Scope != nil {
+		e.AddArray("scope", (*scopeArray)(&r.Scope))
+	}
 	if len(r.Chain) > 1 {
 		e.AddArray("chain", (*linkArray)(&r.Chain))
 	}
@@ -184,6 +198,9 @@ func (r *agentObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddString("id", r.Agent.ID)
 	text(e, "instance", r.Agent.Instance)
 	text(e, "owner", r.Agent.Owner)
+	if len(r.Agent.Labels) > 0 {
+		object(e, "labels", labelObject(r.Agent.Labels))
+	}
 	return nil
 }
 
@@ -191,6 +208,9 @@ func (h *humanObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	text(e, "sub", h.Sub)
 	text(e, "iss", h.Iss)
 	text(e, "email", h.Email)
+	if len(h.Groups) > 0 {
+		e.AddArray("groups", (*textArray)(&h.Groups))
+	}
 	return nil
 }
 
@@ -224,11 +244,15 @@ func (a *actObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
 
 func (r *requestObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	text(e, "method", r.Method)
+	if r.Scheme != "https" {
+		text(e, "scheme", r.Scheme)
+	}
 	text(e, "host", r.Host)
 	text(e, "path", r.Path)
 	if len(r.QueryKeys) > 0 {
 		e.AddArray("query", (*textArray)(&r.QueryKeys))
 	}
+	text(e, "body_state", string(r.BodyState))
 	text(e, "protocol", r.Protocol)
 	text(e, "client", r.Client)
 	return nil
@@ -283,6 +307,33 @@ func (l *linkObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
 func (a *textArray) MarshalLogArray(e zapcore.ArrayEncoder) error {
 	for _, s := range *a {
 		e.AppendString(clean(s))
+	}
+	return nil
+}
+
+// MarshalLogObject writes the labels in the order of their names.
+func (l labelObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	for _, name := range slices.Sorted(maps.Keys(l)) {
+		e.AddString(name, clean(l[name]))
+	}
+	return nil
+}
+
+func (s *scopeObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	if err := e.AddArray("actions", (*textArray)(&s.Actions)); err != nil {
+		return err
+	}
+	if s.Resources != nil {
+		return e.AddArray("resources", (*textArray)(&s.Resources))
+	}
+	return nil
+}
+
+func (a *scopeArray) MarshalLogArray(e zapcore.ArrayEncoder) error {
+	for i := range *a {
+		if err := e.AppendObject((*scopeObject)(&(*a)[i])); err != nil {
+			return err
+		}
 	}
 	return nil
 }

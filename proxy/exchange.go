@@ -211,6 +211,7 @@ func (x *exchange) describe() {
 	rec, q := &x.rec, &x.q
 	if x.caller != nil {
 		rec.Agent.ID, rec.Agent.Instance, rec.Agent.Owner = q.Agent.ID, q.Instance, q.Agent.Owner
+		rec.Agent.Labels, rec.Scope = q.Agent.Labels, q.Session.Scope
 		rec.Human, rec.Session, rec.Purpose, rec.Chain = q.Human, q.Session.ID, q.Session.Purpose, q.Session.Chain
 	}
 	rec.Traceparent = x.r.Header.Get("Traceparent")
@@ -222,7 +223,7 @@ func (x *exchange) describe() {
 		}
 		rec.Request.Host = authority.Format(q.Request.Host, q.Request.Port, standard)
 	}
-	rec.Request.Path = q.Request.Path
+	rec.Request.Path, rec.Request.Scheme, rec.Request.BodyState = q.Request.Path, q.Request.Scheme, q.Request.BodyState
 	rec.Request.QueryKeys = queryKeys(q.Request.RawQuery)
 	rec.Decision.Result, rec.Decision.Reasons = policy.Deny, x.answer.Reasons
 	rec.Decision.Policy, rec.Decision.Obligations = x.answer.Revision, x.answer.Obligations
