@@ -64,6 +64,7 @@ type Engine struct {
 	txn      storage.Transaction // one read transaction for good: the store never changes
 	grants   *grants
 	reads    reads
+	looks    Reads
 	answers  *memory[policy.Answer] // nil: none may be remembered
 	callers  *memory[*caller]
 	twin     *twin
@@ -120,7 +121,7 @@ func (e *Engine) prepare(data map[string]any) error {
 	if err != nil {
 		return err
 	}
-	e.reads = readsOf(refs)
+	e.reads, e.looks = readsOf(refs), looksOf(refs)
 	if e.reads.memorable() && repeatable(e.compiler.Modules) {
 		e.answers = newMemory[policy.Answer]()
 	}
@@ -187,7 +188,7 @@ func (e *Engine) eval(ctx context.Context, input *ast.Term, deadline time.Time, 
 	q := topdown.NewQuery(e.query).WithCompiler(e.compiler).WithStore(e.store).WithTransaction(e.txn).
 		WithMetrics(metrics.NoOp()).WithTime(time.Now()).WithCancel(cancel).WithInput(input).WithStrictBuiltinErrors(true)
 	if tracer != nil {
-		q = q.WithQueryTracer(tracer)
+		q = q.WithQueryTracer(tracer).WithIndexing(false) // so that rules which the index leaves out tell why
 	}
 	var out ast.Value
 	err := q.Iter(ctx, func(r topdown.QueryResult) error {

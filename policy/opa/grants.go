@@ -25,6 +25,8 @@ type grant struct {
 	Actions   []string        `yaml:"actions"`
 	Access    []policy.Access `yaml:"access"`
 	Resources []string        `yaml:"resources"`
+	// Report makes a deny, or an ask, one that is written down and not enforced.
+	Report bool `yaml:"report"`
 }
 
 // rawGrant reaches requests that no catalogue names.

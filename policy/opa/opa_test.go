@@ -174,8 +174,8 @@ func TestShippedGrantsGrantNothing(t *testing.T) {
 
 func TestShippedPolicyPassesItsTests(t *testing.T) {
 	files := shipped(t)
-	if err := Check(files, files["schema/input.json"].Data); err != nil {
-		t.Fatal(err)
+	if faults, err := Check(CheckOptions{FS: files, Schema: files["schema/input.json"].Data}); err != nil || len(faults) > 0 {
+		t.Fatal(faults, err)
 	}
 	rep, err := Test(t.Context(), files)
 	if err != nil {
@@ -346,7 +346,7 @@ func TestLoadRefuses(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, %v; want %q", e, err, tc.want)
 			}
-			if cerr := Check(tc.files, schema); cerr == nil {
+			if faults, cerr := Check(CheckOptions{FS: tc.files, Schema: schema}); cerr == nil && len(faults.Errors()) == 0 {
 				t.Error("Check finds nothing")
 			}
 		})

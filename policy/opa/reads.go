@@ -1,6 +1,8 @@
 package opa
 
 import (
+	"slices"
+
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
@@ -89,4 +91,36 @@ func repeatable(modules map[string]*ast.Module) bool {
 		})
 	}
 	return ok
+}
+
+// Reads says which parts of a question that a record does not hold a policy looks at.
+type Reads struct {
+	Query, Headers, Body bool
+	Credential           bool // more of it than its id
+	Times                bool // the session's created, expires or parent
+	Person               bool // labels, groups or scope
+}
+
+// Reads returns what e's policy looks at.
+func (e *Engine) Reads() Reads { return e.looks }
+
+func looksOf(refs []ast.Ref) Reads {
+	var r Reads
+	for _, ref := range refs {
+		if !ref.HasPrefix(ast.InputRootRef) {
+			continue
+		}
+		name, known := keyAt(ref, 1)
+		sub, subKnown := keyAt(ref, 2)
+		has := func(object string, members ...string) bool {
+			return !known || name == object && (!subKnown || slices.Contains(members, sub))
+		}
+		r.Query = r.Query || has("request", "query")
+		r.Headers = r.Headers || has("request", "headers")
+		r.Body = r.Body || has("request", "body")
+		r.Credential = r.Credential || has("credential", "owner", "kind", "service")
+		r.Times = r.Times || has("session", "created", "expires", "parent")
+		r.Person = r.Person || has("agent", "labels") || has("human", "groups") || has("session", "scope")
+	}
+	return r
 }

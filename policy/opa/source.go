@@ -22,11 +22,15 @@ type Fault struct {
 	Line    int    `json:"line,omitempty"`
 	Col     int    `json:"col,omitempty"`
 	Message string `json:"message"`
-	Text    string `json:"text,omitempty"` // the line itself
+	Text    string `json:"text,omitempty"`    // the line itself
+	Rule    string `json:"rule,omitempty"`    // of the lint, that found it
+	Warning bool   `json:"warning,omitempty"` // the policy works, but slowly or not as it reads
 }
 
 // Error says it with its place.
-func (f Fault) Error() string {
+func (f Fault) Error() string { return f.place() + ": " + f.Message }
+
+func (f Fault) place() string {
 	place := f.File
 	if f.Line > 0 {
 		place += ":" + strconv.Itoa(f.Line)
@@ -34,7 +38,7 @@ func (f Fault) Error() string {
 	if f.Col > 0 {
 		place += ":" + strconv.Itoa(f.Col)
 	}
-	return place + ": " + f.Message
+	return place
 }
 
 // Faults are all that was found, in the order of files and lines.
@@ -64,6 +68,9 @@ type sources struct {
 	faults  Faults
 }
 
+// asides are folders beside the policy: they hold none of it.
+var asides = map[string]bool{"schema": true, casesDir: true, "examples": true}
+
 // read reads and parses all files, tests too when they are asked for.
 func read(files fs.FS, tests bool) (*sources, error) {
 	s := &sources{files: map[string][]byte{}, modules: map[string]*ast.Module{}, data: map[string]any{}}
@@ -71,7 +78,7 @@ func read(files fs.FS, tests bool) (*sources, error) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (name == "schema" || strings.HasPrefix(d.Name(), ".") && name != "."):
+		case d.IsDir() && (asides[name] || strings.HasPrefix(d.Name(), ".") && name != "."):
 			return fs.SkipDir
 		case d.IsDir(), !tests && strings.HasSuffix(name, "_test.rego"):
 			return nil
@@ -216,12 +223,29 @@ func regoFaults(src *sources, err error) Faults {
 				f.Text = lines[f.Line-1]
 			}
 		}
+		f.Message += misspelt(e)
 		if name, ok := strings.CutPrefix(e.Message, "undefined function "); ok && denied[name] {
 			f.Message = name + " may not be used in a policy: it reaches outside, differs from call to call, or runs long; the input holds time and documents"
 		}
 		out = append(out, f)
 	}
 	return out
+}
+
+// misspelt says which name was meant where a reference goes to none.
+func misspelt(e *ast.Error) string {
+	d, ok := e.Details.(*ast.RefErrInvalidDetail)
+	if !ok || d.Pos >= len(d.Ref) {
+		return ""
+	}
+	var names []string
+	for _, v := range d.OneOf {
+		if s, ok := v.(ast.String); ok {
+			names = append(names, string(s))
+		}
+	}
+	name, _ := d.Ref[d.Pos].Value.(ast.String)
+	return meant(string(name), names)
 }
 
 var yamlLine = regexp.MustCompile(`line (\d+): (.*)`)

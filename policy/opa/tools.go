@@ -20,22 +20,6 @@ import (
 	"chaperone/policy"
 )
 
-// Check returns everything that is wrong with a policy: syntax, types against the
-// schema, strictness, functions that it may not use, and the grants file.
-func Check(files fs.FS, schema []byte) error {
-	src, err := read(files, true)
-	if err != nil {
-		return err
-	}
-	_, faults := compile(src, schema)
-	_, more := parseGrants(src)
-	if faults = append(faults, more...); len(faults) > 0 {
-		faults.sort()
-		return faults
-	}
-	return nil
-}
-
 // TestResult is how one test ended.
 type TestResult struct {
 	Name     string        `json:"name"`
@@ -50,6 +34,17 @@ type TestResult struct {
 type TestReport struct {
 	Results  []TestResult `json:"results"`
 	Coverage float64      `json:"coverage_percent"`
+}
+
+// Failed counts the tests that did not pass.
+func (r *TestReport) Failed() int {
+	n := 0
+	for _, t := range r.Results {
+		if !t.Pass {
+			n++
+		}
+	}
+	return n
 }
 
 // Test runs the policy's own tests (*_test.rego) on OPA's evaluator.
@@ -91,7 +86,8 @@ func Test(ctx context.Context, files fs.FS) (TestReport, error) {
 type Explanation struct {
 	Answer policy.Answer
 	Input  json.RawMessage
-	Trace  string
+	Trace  string // the expressions that failed, as OPA prints them
+	Story  string // the same in words: a line for each rule that was tried
 }
 
 // Explain answers a question, and tells which expressions failed or were noted on
@@ -141,6 +137,7 @@ func (e *Engine) explain(ctx context.Context, input *ast.Term) (Explanation, err
 	var trace bytes.Buffer
 	topdown.PrettyTraceWithLocation(&trace, lineage.Fails(*tracer))
 	x.Trace = strings.TrimSpace(trace.String())
+	x.Story = tell(*tracer, input.Value)
 	if err != nil {
 		return x, err
 	}
