@@ -338,6 +338,10 @@ func loadPolicy(s *settings.Settings, logger *slog.Logger) (*opa.Engine, error) 
 	if err != nil {
 		return nil, err
 	}
+	return loadEngine(files, logger)
+}
+
+func loadEngine(files fs.FS, logger *slog.Logger) (*opa.Engine, error) {
 	alarm := func(what string) { logger.Error("policy answered otherwise than OPA", "what", what) }
 	engine, err := opa.Load(opa.Options{FS: files, Schema: rego.InputSchema, Alarm: alarm})
 	if err != nil {
