@@ -6,7 +6,7 @@ import "strings"
 type Effects struct {
 	Creates bool
 	// ID says where the id of what is created stands: a JSON pointer (RFC 6901) into
-	// the answer ("/id"), body: and a pointer into the request's body or the name in its
+	// the answer ("/id"; a part * is every member of a list), body: and a pointer into the request's body or the name in its
 	// form ("body:/name"), or the request's own parameters ("{owner}/{repo}"). Empty: not known.
 	ID string
 	// Undo is the action that removes what is created, or empty.
@@ -27,6 +27,8 @@ const (
 	MarkDeletes   = "deletes"
 	MarkLasting   = "lasting"
 	MarkExpensive = "expensive"
+	// MarkSensitive says that what is read is, or is about, keys, secrets or invitations.
+	MarkSensitive = "sensitive"
 )
 
 // effects reads the marks of one of the part's operations.

@@ -63,6 +63,7 @@ func exampleHost(s *Service) string {
 			break
 		}
 	}
+	name, _, _ = strings.Cut(name, "/")
 	return strings.ReplaceAll(name, "*", "x1")
 }
 

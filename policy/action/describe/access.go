@@ -53,7 +53,7 @@ func Set(s string) map[string]bool {
 
 // vocabulary are the words that levels are told by. They are made anew for each
 // use, since nothing mutable is kept by the package.
-type vocabulary struct{ admin, read, remove, lasting, expensive map[string]bool }
+type vocabulary struct{ admin, read, one, remove, gone, lasting, secret, expensive map[string]bool }
 
 func newVocabulary() *vocabulary {
 	return &vocabulary{
@@ -61,13 +61,18 @@ func newVocabulary() *vocabulary {
 		admin: Set(`admin administrators collaborators collaborator permissions permission member members memberships membership
 			invitations invitation invites invite hooks hook webhook webhooks keys key secrets secret credentials credential protection
 			rulesets ruleset roles role policies policy grants grant installations installation sso saml scim owners transfer visibility
-			oauth apps certificates accounts restrictions enforce acl acls token tokens delegates forwarding apikey apikeys iam authorization
+			oauth apps certificates restrictions enforce acl acls token tokens delegates forwarding apikey apikeys iam authorization
 			rolebindings clusterroles clusterrolebindings serviceaccounts oidc idps mfa factors`),
 		read: Set(`get retrieve check download search find lookup list describe count compare info history query read head view show
 			freebusy fetch scan batchget lookup aggregate preview render estimate`),
-		remove: Set(`delete remove destroy purge terminate deregister release abort erase trash archive wipe drop revoke`),
+		remove: Set(`delete remove destroy purge terminate deregister release abort erase trash archive wipe drop revoke clear obliterate`),
+		gone:   Set(`delete remove destroy purge erase wipe obliterate`),
+		one: Set(`get describe retrieve head download export view show read check test count compare preview generate render status
+			fetch lookup validate`),
 		lasting: Set(`keys key apikeys apikey token tokens secret secrets hook hooks webhook webhooks subscriptions watch schedule schedules
 			scheduled cron invitation invitations invite invites apps oauth credential credentials certificates delegates forwarding`),
+		secret: Set(`keys key apikeys apikey token tokens secret secrets credential credentials password passwords invitations invites invite
+			certificates privatekey accesskey accesskeys`),
 		expensive: Set(`completions generations generatecontent streamgeneratecontent embeddings embedcontent batchembedcontents inference
 			predict invokemodel converse runinstances runtasks droplets clusters synthesize transcriptions translations finetuning`),
 	}
@@ -83,13 +88,13 @@ func infer(v *vocabulary, method, path, name string, verbOnly bool) policy.Acces
 	lead := verbOf(name)
 	switch {
 	case verbOnly && v.read[lead] || method == "GET" || method == "HEAD" || method == "OPTIONS":
-		if strings.HasSuffix(path, "}") || lead == "get" || lead == "describe" || lead == "retrieve" || lead == "head" {
+		if strings.HasSuffix(path, "}") || v.one[lead] {
 			return policy.AccessRead
 		}
 		return policy.AccessList
 	case touchesRights(v, path, name):
 		return policy.AccessAdmin
-	case method == "DELETE" || v.remove[lead]:
+	case method == "DELETE" || v.remove[lead] || slices.ContainsFunc(lastWords(name), func(w string) bool { return v.gone[w] }):
 		return policy.AccessDelete
 	}
 	return policy.AccessWrite
@@ -101,12 +106,14 @@ func touchesRights(v *vocabulary, path, name string) bool {
 	if slices.Contains(Words(name), "count") {
 		return false // counting tokens makes none
 	}
-	for _, w := range append(Words(fixed(path)), Words(name)...) {
+	path = fixed(path)
+	for _, w := range append(Words(path), Words(name)...) {
 		if v.admin[w] {
 			return true
 		}
 	}
-	return false
+	path = strings.TrimRight(path, "/ ")
+	return strings.HasSuffix(path, "/accounts") // accounts themselves, not what belongs to one
 }
 
 // fixed is a path without its parameters.
@@ -123,26 +130,28 @@ func fixed(path string) string {
 
 // verbOf is the first word of the last part of a name.
 func verbOf(name string) string {
-	if i := strings.LastIndexAny(name, "/.:"); i >= 0 {
-		name = name[i+1:]
-	}
-	if w := Words(name); len(w) > 0 {
+	if w := lastWords(name); len(w) > 0 {
 		return w[0]
 	}
 	return ""
+}
+
+// lastWords are the words of the last part of a name.
+func lastWords(name string) []string {
+	return Words(name[strings.LastIndexAny(name, "/.:")+1:])
 }
 
 // judge sets the level: the stronger of what is published and what is inferred. A
 // POST reads only where its verb and what is published agree on it.
 func (op *Operation) judge() {
 	v := newVocabulary()
-	op.Access = infer(v, op.Method, op.Path, op.Name, op.verb)
+	op.Access = infer(v, op.Method, op.Path, op.Name, op.Verb)
 	lead := verbOf(op.Name)
 	looks := op.Published == policy.AccessRead || op.Published == policy.AccessList
 	switch {
-	case looks && op.Method == "POST" && !op.verb && op.Access == policy.AccessWrite && v.read[lead]:
+	case looks && op.Method == "POST" && !op.Verb && op.Access == policy.AccessWrite && v.read[lead]:
 		op.Access = op.Published
-	case op.verb && op.Published == "" && action.Stronger(policy.AccessWrite, op.Access):
+	case op.Verb && op.Published == "" && action.Stronger(policy.AccessWrite, op.Access):
 		op.Access = policy.AccessWrite
 		op.Marks = append(op.Marks, "maybe-read")
 	case op.Published != "" && action.Stronger(op.Published, op.Access):
@@ -150,18 +159,27 @@ func (op *Operation) judge() {
 	case op.Method == "POST" && op.Access == policy.AccessWrite && v.read[lead]:
 		op.Marks = append(op.Marks, "maybe-read")
 	}
+	if !action.Stronger(op.Access, policy.AccessList) && op.about(v.secret) {
+		op.mark(action.MarkSensitive)
+	}
 	if action.Stronger(op.Access, policy.AccessList) && op.Access != policy.AccessDelete && op.Method != "DELETE" && !v.remove[lead] {
 		op.markEffects(v)
 	}
 }
 
+// about reports whether the fixed parts of the path, or the name, hold one of words.
+func (op *Operation) about(words map[string]bool) bool {
+	for _, w := range append(Words(fixed(op.Path)), Words(op.Name)...) {
+		if words[w] {
+			return true
+		}
+	}
+	return false
+}
+
 // markEffects marks what outlives the session that made it, and what costs.
 func (op *Operation) markEffects(v *vocabulary) {
-	lasting, costs := false, false
-	for _, w := range append(Words(fixed(op.Path)), Words(op.Name)...) {
-		lasting = lasting || v.lasting[w]
-		costs = costs || v.expensive[w]
-	}
+	lasting, costs := op.about(v.lasting), op.about(v.expensive)
 	for _, w := range strings.FieldsFunc(strings.ToLower(fixed(op.Path)+"/"+op.Name), func(r rune) bool { return strings.ContainsRune("/.: _-", r) }) {
 		costs = costs || v.expensive[w]
 	}

@@ -26,6 +26,7 @@ type awsModel struct {
 	}
 	Shapes map[string]struct {
 		Required []string
+		Member   struct{ Shape string }
 		Members  map[string]struct {
 			Location     string
 			LocationName string `json:"locationName"`
@@ -65,7 +66,7 @@ func readAWS(d *Draft, b []byte, o *Options) ([]*Operation, error) {
 
 func (m *awsModel) operation(protocol, name string, o *Options) *Operation {
 	x := m.Operations[name]
-	op := &Operation{Method: "POST", Name: name, Published: o.Levels[strings.ToLower(name)], verb: true}
+	op := &Operation{Method: "POST", Name: name, Published: o.Levels[strings.ToLower(name)], Verb: true}
 	switch protocol {
 	case "json":
 		op.Key = m.Metadata.TargetPrefix + "." + name
@@ -73,6 +74,7 @@ func (m *awsModel) operation(protocol, name string, o *Options) *Operation {
 		op.Key = name
 	default:
 		op.Method, op.Path = x.HTTP.Method, m.template(name)
+		op.Verb = op.Method != "GET" && op.Method != "HEAD"
 	}
 	m.inventory(op)
 	return op
@@ -89,6 +91,9 @@ func (m *awsModel) template(name string) string {
 	}
 	in := m.Shapes[x.Input.Shape]
 	for _, r := range in.Required {
+		if m.Metadata.Endpoint != "s3" {
+			break // nowhere else do required parameters tell operations apart
+		}
 		switch f := in.Members[r]; {
 		case f.Location == "querystring" && !slices.Contains(need, f.LocationName):
 			need = append(need, f.LocationName)
@@ -96,7 +101,7 @@ func (m *awsModel) template(name string) string {
 			need = append(need, "@"+f.LocationName)
 		}
 	}
-	if len(need) > 0 && m.Metadata.Endpoint == "s3" {
+	if len(need) > 0 {
 		path += "?" + strings.Join(need, "&")
 	}
 	return path
@@ -113,7 +118,7 @@ func (m *awsModel) inventory(op *Operation) {
 		}
 		for _, undo := range pairs[verb] {
 			if _, ok := m.Operations[undo+noun]; ok {
-				op.mark(action.MarkCreates + m.id(op.Name, undo+noun))
+				op.mark(action.MarkCreates + m.id(op, undo+noun))
 				op.mark(action.MarkUndo + undo + noun)
 				return
 			}
@@ -133,7 +138,11 @@ func (m *awsModel) inventory(op *Operation) {
 
 // id tells where the first required member of the deletion is found: in the answer
 // of what creates, one envelope down, or in its own request (body:).
-func (m *awsModel) id(create, remove string) string {
+func (m *awsModel) id(op *Operation, remove string) string {
+	if id := ownID(op.Path); op.Method == "PUT" && id != "" {
+		return "=" + id
+	}
+	create := op.Name
 	need := m.Shapes[m.Operations[remove].Input.Shape].Required
 	if len(need) == 0 {
 		return ""
@@ -144,7 +153,11 @@ func (m *awsModel) id(create, remove string) string {
 		return "=/" + member
 	}
 	for _, name := range sorted(out.Members) {
-		if _, ok := m.Shapes[out.Members[name].Shape].Members[member]; ok {
+		inner := m.Shapes[out.Members[name].Shape]
+		if _, ok := m.Shapes[inner.Member.Shape].Members[strings.TrimSuffix(member, "s")]; ok {
+			return "=/" + name + "/*/" + strings.TrimSuffix(member, "s")
+		}
+		if _, ok := inner.Members[member]; ok {
 			return "=/" + name + "/" + member
 		}
 	}

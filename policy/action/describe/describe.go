@@ -27,10 +27,10 @@ type Options struct {
 	Service string   // name of the service; "" takes the file's
 	Hosts   []string // nil takes the description's
 	Prefix  string   // put in front of every path
-	// Keep picks operations by method and path; nil keeps all.
-	Keep func(method, path string) bool
+	// Keep picks operations, before they are named; nil keeps all.
+	Keep func(*Operation) bool
 	// Rename gives an operation its name; nil keeps the description's.
-	Rename func(method, path, name string) string
+	Rename func(*Operation) string
 	// Levels are published access levels by name, for forms that hold none (AWS).
 	Levels map[string]policy.Access
 	// Adjust sees every operation last, and may raise its level or add marks.
@@ -41,6 +41,7 @@ type Options struct {
 type Operation struct {
 	Method, Path string
 	Name         string
+	Tag          string        // the description's group of it
 	Key          string        // how a protocol names it, where the path does not
 	Published    policy.Access // what the description says of its level, or ""
 	Access       policy.Access // what it is taken for
@@ -48,7 +49,7 @@ type Operation struct {
 	Fields       []string      // the answer's own fields
 	Created      bool          // answers 201
 	Marks        []string
-	verb         bool // the name alone says what it does: every request is a POST
+	Verb         bool // the name alone says what it does: every request is a POST
 }
 
 // Draft is a service ready for review.
@@ -84,6 +85,13 @@ func Read(file string, b []byte, o Options) (*Draft, error) {
 		return nil, fmt.Errorf("%s: %w: no operation in it", file, ErrFormat)
 	}
 	return d, nil
+}
+
+// From makes a service of operations that were gathered elsewhere.
+func From(ops []*Operation, o Options) *Draft {
+	d := &Draft{Service: action.Service{Name: o.Service, Hosts: o.Hosts}}
+	d.finish(ops, &o)
+	return d
 }
 
 // form tells what a file is, and turns YAML into JSON.
@@ -185,11 +193,11 @@ func (d *Draft) finish(ops []*Operation, o *Options) {
 		if op.Path != "" {
 			op.Path = o.Prefix + op.Path
 		}
-		if o.Keep != nil && !o.Keep(op.Method, op.Path) {
+		if o.Keep != nil && !o.Keep(op) {
 			continue
 		}
 		if o.Rename != nil {
-			op.Name = o.Rename(op.Method, op.Path, op.Name)
+			op.Name = o.Rename(op)
 		}
 		if op.Name = plainOperation(op.Name); op.Name == "" {
 			op.Name = nameOf(op.Method, op.Path)

@@ -58,7 +58,7 @@ func (doc *discovery) walk(r *discoveryResource, ops *[]*Operation) {
 		if verb := verbOf(m.ID); verb == "insert" || verb == "create" || verb == "send" || verb == "copy" || verb == "import" {
 			op.Created = true // discovery has no status codes: the verb says it
 		}
-		if op.Published == "" && strings.HasSuffix(m.ID, "etIamPolicy") {
+		if strings.HasSuffix(m.ID, "setIamPolicy") {
 			op.Published = policy.AccessAdmin
 		}
 		*ops = append(*ops, op)
@@ -74,9 +74,19 @@ func (doc *discovery) walk(r *discoveryResource, ops *[]*Operation) {
 	}
 }
 
-// template prefers the flat path, whose parameters are single segments. {+x}
-// without one stands for several segments.
+// template prefers the path whose parameters are single segments: the path itself,
+// with the documented names, else the flat path. {+x} without one stands for several
+// segments.
 func (m *discoveryMethod) template() string {
+	single := true
+	for _, p := range sorted(m.Parameters) {
+		if strings.Contains(m.Path, "{+"+p+"}") && m.Parameters[p].Pattern != "^[^/]+$" {
+			single = false
+		}
+	}
+	if single {
+		return strings.ReplaceAll(m.Path, "{+", "{")
+	}
 	if m.FlatPath != "" && !strings.Contains(m.FlatPath, "{+") {
 		return m.FlatPath
 	}

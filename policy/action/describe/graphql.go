@@ -39,7 +39,7 @@ func readGraphQL(d *Draft, b []byte, _ *Options) ([]*Operation, error) {
 			continue
 		}
 		for _, f := range def.Fields {
-			op := &Operation{Method: "POST", Key: kind + "." + f.Name, Name: "graphql/" + kind + "." + f.Name, Published: policy.AccessWrite, verb: true}
+			op := &Operation{Method: "POST", Key: kind + "." + f.Name, Name: "graphql/" + kind + "." + f.Name, Published: policy.AccessWrite, Verb: true}
 			if kind == "query" {
 				op.Method, op.Published = "GET", policy.AccessRead
 			} else {
@@ -88,6 +88,7 @@ func (op *Operation) antonym(all map[string]bool) {
 	for _, verb := range [...]string{"delete", "remove", "archive", "unlink"} {
 		if first == verb || last == verb {
 			op.mark(action.MarkDeletes)
+			op.Published = stronger(op.Published, policy.AccessDelete)
 		}
 	}
 	for _, pair := range [...][2]string{{"create", "delete"}, {"add", "remove"}, {"create", "archive"}, {"link", "unlink"}, {"add", "delete"}, {"pin", "unpin"}, {"invite", "delete"}, {"invite", "remove"}} {

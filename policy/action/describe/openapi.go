@@ -49,6 +49,7 @@ type schema struct {
 type openAPIOperation struct {
 	OperationID string `json:"operationId"`
 	Deprecated  bool
+	Tags        []string
 	Parameters  []parameter
 	Responses   map[string]json.RawMessage
 	Security    []map[string][]string
@@ -131,6 +132,9 @@ func (doc *openAPI) operation(method, path string, x *openAPIOperation, params [
 		}
 	}
 	op := &Operation{Method: method, Path: path, Name: x.OperationID}
+	if len(x.Tags) > 0 {
+		op.Tag = x.Tags[0]
+	}
 	if x.GitHub.TriggersNotification {
 		op.mark("notify")
 	}

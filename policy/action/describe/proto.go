@@ -35,7 +35,7 @@ func methodsOf(pkg string, s *descriptorpb.ServiceDescriptorProto) []*Operation 
 	}
 	var ops []*Operation
 	for _, m := range s.Method {
-		op := &Operation{Method: "POST", Path: "/" + name + "/" + m.GetName(), Name: s.GetName() + "/" + m.GetName(), verb: true}
+		op := &Operation{Method: "POST", Path: "/" + name + "/" + m.GetName(), Name: s.GetName() + "/" + m.GetName(), Verb: true}
 		if m.Options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS || boundToGet(m.Options) {
 			op.Published = policy.AccessRead
 		}
