@@ -41,7 +41,7 @@ const grants = `grants:
     triage-bot:
       allow:
         - {actions: ["github:issues/*", "github:repos/get", "github:git/*"], resources: [acme/web]}
-        - {actions: ["slack:chat.postMessage", "openai:chat.completions.create", "stripe:balance/list", "echo:say", "anthropic:messages.create", "shapes:socket", "mcp:call", "drive:files/list"]}
+        - {actions: ["slack:chat.postMessage", "openai:chat.completions.create", "stripe:balance/list", "echo:say", "anthropic:messages.create", "shapes:socket", "mcp:call", "google-drive:files.list"]}
   humans:
     "*": {allow: [{actions: ["*:*"]}]}
 `
@@ -65,18 +65,11 @@ const services = `services:
     places: [bearer]
     refusal: mcp
     paths: {/mcp: {GET: call read, POST: call read}, /admin: {POST: admin admin}}
-  - service: drive
-    hosts: [www.googleapis.com]
-    env: [GOOGLE_TOKEN]
-    places: [bearer]
-    refusal: google
-    paths: {/drive/v3/files: {GET: files/list list}, "/drive/v3/files/{id}": {DELETE: files/delete delete}}
-  - service: aws
-    hosts: ["*.amazonaws.com", "*.eu-west-1.amazonaws.com"]
-    places: [bearer]
-    allow_foreign: true
-    refusal: aws
-    paths: {/: {GET: list list, POST: call admin}}
+  - {service: google-drive, env: [GOOGLE_TOKEN]}
+  - {service: aws-s3, allow_foreign: true}
+  - {service: aws-sts, allow_foreign: true}
+  - {service: aws-dynamodb, allow_foreign: true}
+  - {service: aws-ec2, allow_foreign: true}
 `
 
 // world is a running proxy among stand-ins of the services.
@@ -119,7 +112,7 @@ func begin(t *testing.T) *world {
 	for id, c := range map[string][2]string{
 		"gh": {"github", githubSecret}, "slack": {"slack", slackSecret}, "openai": {"openai", openaiSecret},
 		"stripe": {"stripe", stripeSecret}, "echo": {"echo", echoSecret},
-		"shapes": {"shapes", plainSecret}, "mcp": {"mcp", plainSecret}, "drive": {"drive", plainSecret},
+		"shapes": {"shapes", plainSecret}, "mcp": {"mcp", plainSecret}, "drive": {"google-drive", plainSecret},
 	} {
 		w.verb(t, c[1], "credential", "add", id, "--service", c[0], "--owner", "org", "--from-stdin")
 	}
