@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -26,6 +27,10 @@ type Store struct {
 	db    *bbolt.DB
 	now   func() time.Time
 	swept []byte // the name at which the next sweep begins; written in transactions that write, of which there is one
+
+	history *history
+	closed  chan struct{}
+	closing sync.Once
 }
 
 // After sweepEvery writes, sweepMost entries are looked at and dropped if they
@@ -35,7 +40,7 @@ const (
 	sweepMost  = 256
 )
 
-var _ store.Store = (*Store)(nil)
+var _ store.Feed = (*Store)(nil)
 
 // Options of a Store; the zero value is good.
 type Options struct {
@@ -59,7 +64,7 @@ func Open(path string, o Options) (*Store, error) {
 	if o.Wait == 0 {
 		o.Wait = time.Second
 	}
-	s := &Store{now: o.Now}
+	s := &Store{now: o.Now, closed: make(chan struct{})}
 	if err := s.open(path, o.Wait); err != nil {
 		if s.db != nil {
 			s.db.Close()
@@ -95,7 +100,12 @@ func (s *Store) open(path string, wait time.Duration) (err error) {
 		return err
 	}
 	s.db.MaxBatchDelay = 2 * time.Millisecond
-	return s.prepare()
+	if err := s.prepare(); err != nil {
+		return err
+	}
+	last, err := s.sequence()
+	s.history = newHistory(last)
+	return err
 }
 
 // prepare makes the bucket, and drops what expired while nobody looked.
@@ -185,6 +195,7 @@ func (s *Store) Save(ctx context.Context, e store.Entry) (store.Entry, error) {
 	if err != nil {
 		return store.Entry{}, named(e.Name, err)
 	}
+	s.history.tell(store.Entry{Name: saved.Name, Value: bytes.Clone(saved.Value), Version: saved.Version, Expires: saved.Expires}, saved.Version, false)
 	return saved, nil
 }
 
@@ -193,7 +204,21 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	if err := ready(ctx, name); err != nil {
 		return err
 	}
-	return named(name, s.db.Batch(func(tx *bbolt.Tx) error { return tx.Bucket(bucket).Delete([]byte(name)) }))
+	var seq uint64 // 0: there was none
+	err := s.db.Batch(func(tx *bbolt.Tx) (err error) {
+		b := tx.Bucket(bucket)
+		if seq = 0; b.Get([]byte(name)) == nil {
+			return nil
+		}
+		if seq, err = b.NextSequence(); err != nil {
+			return err
+		}
+		return b.Delete([]byte(name))
+	})
+	if err == nil && seq != 0 {
+		s.history.tell(store.Entry{Name: name, Version: seq}, seq, true)
+	}
+	return named(name, err)
 }
 
 // Scan implements [store.Store].
@@ -236,7 +261,10 @@ func (s *Store) collect(ctx context.Context, prefix string) ([]store.Entry, erro
 }
 
 // Close implements [store.Store]. It waits for transactions under way.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	s.closing.Do(func() { close(s.closed) })
+	return s.db.Close()
+}
 
 func (s *Store) find(b *bbolt.Bucket, name string) (store.Entry, error) {
 	v := b.Get([]byte(name))

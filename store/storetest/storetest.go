@@ -38,6 +38,11 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) store.Store
 		"names and values": namesAndValues,
 		"context":          cancelled,
 		"closed":           closed,
+		"contention":       contention,
+		"one moment":       oneMoment,
+		"history":          history,
+		"waiting":          waiting,
+		"views":            views,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, clock.Now)

@@ -1,0 +1,160 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"chaperone/store"
+)
+
+// page is how many entries or changes are read at once.
+const page = 1000
+
+// Mark implements [store.Feed]. It also sets the store's clock by the server's.
+func (s *Store) Mark(ctx context.Context) (store.Mark, error) {
+	if err := ctx.Err(); err != nil {
+		return store.Mark{}, err
+	}
+	asked := time.Now()
+	answer, err := headScript.Run(ctx, s.db, []string{s.key("head")}).StringSlice()
+	if err != nil {
+		return store.Mark{}, told(err)
+	}
+	if len(answer) != 4 {
+		return store.Mark{}, errDamaged
+	}
+	seq, err := strconv.ParseUint(answer[0], 10, 64)
+	sec, err2 := strconv.ParseInt(answer[2], 10, 64)
+	usec, err3 := strconv.ParseInt(answer[3], 10, 64)
+	if errors.Join(err, err2, err3) != nil {
+		return store.Mark{}, errDamaged
+	}
+	took := time.Since(asked)
+	s.offset.Store(int64(time.Unix(sec, usec*1000).Sub(asked.Add(took / 2))))
+	return store.Mark{Seq: seq, Tag: answer[1]}, nil
+}
+
+// Each implements [store.Feed].
+func (s *Store) Each(ctx context.Context, prefix string) iter.Seq2[store.Entry, error] {
+	return func(yield func(store.Entry, error) bool) {
+		if err := s.each(ctx, prefix, func(e store.Entry) bool { return yield(e, nil) }); err != nil {
+			yield(store.Entry{}, err)
+		}
+	}
+}
+
+// each reads the hashes of all classes that prefix reaches. Where a cursor leads is
+// known to the server that gave it alone: when that has changed meanwhile, what was
+// read may have holes.
+func (s *Store) each(ctx context.Context, prefix string, yield func(store.Entry) bool) error {
+	before, err := s.info(ctx, "server")
+	if err != nil {
+		return err
+	}
+	classes := []string{class(prefix)}
+	if !strings.Contains(prefix, "/") {
+		if classes, err = s.db.SMembers(ctx, s.key("classes")).Result(); err != nil {
+			return told(err)
+		}
+	}
+	for _, c := range classes {
+		if !strings.HasPrefix(c, prefix) && !strings.Contains(prefix, "/") {
+			continue
+		}
+		if on, err := s.eachOf(ctx, c, prefix, yield); err != nil || !on {
+			return err
+		}
+	}
+	after, err := s.info(ctx, "server")
+	if err == nil && before["run_id"] != after["run_id"] {
+		err = fmt.Errorf("%w: another server took over while it was read", store.ErrUnavailable)
+	}
+	return err
+}
+
+// eachOf reads one hash, and reports whether to go on.
+func (s *Store) eachOf(ctx context.Context, class, prefix string, yield func(store.Entry) bool) (bool, error) {
+	for cursor := uint64(0); ; {
+		pairs, next, err := s.db.HScan(ctx, s.key("e:"+class), cursor, "", page).Result()
+		if err != nil {
+			return false, told(err)
+		}
+		for i := 0; i+1 < len(pairs); i += 2 {
+			e, err := s.decode(pairs[i], []byte(pairs[i+1]))
+			if err != nil {
+				return false, err
+			}
+			if strings.HasPrefix(e.Name, prefix) && !s.expired(&e) && !yield(e) {
+				return false, nil
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return true, nil
+		}
+	}
+}
+
+// Changes implements [store.Feed].
+func (s *Store) Changes(ctx context.Context, after store.Mark, wait time.Duration) ([]store.Change, error) {
+	head, err := s.Mark(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if head.Seq < after.Seq || head.Seq == after.Seq && head.Tag != after.Tag {
+		return nil, fmt.Errorf("%w: it ends at %d, which is not what followed before", store.ErrGap, head.Seq)
+	}
+	if head == after && wait <= 0 {
+		return nil, nil
+	}
+	block := max(wait, time.Millisecond) // 0 is for ever to Redis
+	ctx, cancel := context.WithTimeout(ctx, block+commandTimeout)
+	defer cancel()
+	streams, err := s.db.XRead(ctx, &redis.XReadArgs{
+		Streams: []string{s.key("changes"), strconv.FormatUint(after.Seq, 10) + "-0"}, Count: page, Block: block,
+	}).Result()
+	switch {
+	case errors.Is(err, redis.Nil) && head.Seq > after.Seq:
+		return nil, fmt.Errorf("%w: changes after %d are forgotten", store.ErrGap, after.Seq)
+	case errors.Is(err, redis.Nil):
+		return nil, nil
+	case err != nil:
+		return nil, told(err)
+	}
+	var out []store.Change
+	for _, m := range streams[0].Messages {
+		c, err := s.change(m)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// change reads one entry of the stream.
+func (s *Store) change(m redis.XMessage) (store.Change, error) {
+	text := func(name string) string {
+		v, _ := m.Values[name].(string)
+		return v
+	}
+	seq, err := strconv.ParseUint(strings.TrimSuffix(m.ID, "-0"), 10, 64)
+	if err != nil {
+		return store.Change{}, errDamaged
+	}
+	c := store.Change{Mark: store.Mark{Seq: seq, Tag: text("t")}, After: text("p")}
+	if raw := text("v"); raw != "" {
+		c.Entry, err = s.decode(text("f"), []byte(raw))
+		return c, err
+	}
+	c.Gone = true
+	c.Entry.Version = seq
+	c.Entry.Name, _, err = s.seal.open([]byte(text("n")), text("f"))
+	return c, err
+}

@@ -1,0 +1,203 @@
+package redis
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"chaperone/internal/testkit"
+	"chaperone/store"
+	"chaperone/store/storetest"
+)
+
+// key seals what the tests keep.
+var key = []byte("0123456789abcdef0123456789abcdef")
+
+// started returns a server, or skips where there is none to start.
+func started(t testing.TB, o testkit.RedisOptions) *testkit.Redis {
+	t.Helper()
+	o.Dir = t.TempDir()
+	r, err := testkit.StartRedis(t.Context(), o)
+	if errors.Is(err, testkit.ErrNoRedis) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}
+
+func at(t testing.TB, url string) Address {
+	t.Helper()
+	a, err := ParseAddress(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func open(t testing.TB, url string, change func(*Options)) *Store {
+	t.Helper()
+	o := Options{Address: at(t, url), Key: key}
+	if change != nil {
+		change(&o)
+	}
+	s, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// contract runs the suite, each store under a prefix of its own.
+func contract(t *testing.T, url string) {
+	var n atomic.Int64
+	storetest.Run(t, func(t *testing.T, now func() time.Time) store.Store {
+		return open(t, url, func(o *Options) { o.Prefix, o.Now = fmt.Sprint("p", n.Add(1)), now })
+	})
+}
+
+func TestContract(t *testing.T) {
+	contract(t, "redis://"+started(t, testkit.RedisOptions{}).Addr+"/3")
+}
+
+func TestContractOnSentinel(t *testing.T) {
+	contract(t, "redis+sentinel://"+sentinels(t).Sentinel.Addr+"/main")
+}
+
+func TestContractOnCluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("six servers take some seconds")
+	}
+	g, err := testkit.StartCluster(t.Context(), t.TempDir())
+	if errors.Is(err, testkit.ErrNoRedis) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	contract(t, "redis+cluster://"+g.Addrs())
+}
+
+func sentinels(t *testing.T) *testkit.RedisGroup {
+	t.Helper()
+	g, err := testkit.StartSentinel(t.Context(), t.TempDir())
+	if errors.Is(err, testkit.ErrNoRedis) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	return g
+}
+
+// TestNothingReadable looks for what was kept in all that the server has.
+func TestNothingReadable(t *testing.T) {
+	r := started(t, testkit.RedisOptions{})
+	s := open(t, "redis://"+r.Addr, nil)
+	const human, value = "alice@acme.example", "a value that nobody reads"
+	e, err := s.Save(t.Context(), store.Entry{Name: "human/" + human, Value: []byte(value)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Save(t.Context(), store.Entry{Name: "human/gone" + human, Value: []byte(value)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), "human/gone"+human); err != nil {
+		t.Fatal(err)
+	}
+	all := dump(t, r)
+	for _, secret := range []string{human, "alice", value, "nobody", string(key)} {
+		if strings.Contains(all, secret) {
+			t.Errorf("the server has %q in clear", secret)
+		}
+	}
+	if !strings.Contains(all, s.seal.field(e.Name)) {
+		t.Error("the dump does not hold the entry at all")
+	}
+}
+
+// dump is every key with its value, as the server gives it.
+func dump(t *testing.T, r *testkit.Redis) string {
+	t.Helper()
+	var b strings.Builder
+	c, ctx := r.Client(), t.Context()
+	for _, k := range c.Keys(ctx, "*").Val() {
+		fmt.Fprintln(&b, k, c.HGetAll(ctx, k).Val(), c.SMembers(ctx, k).Val(), c.ZRange(ctx, k, 0, -1).Val(), c.XRange(ctx, k, "-", "+").Val())
+	}
+	return b.String()
+}
+
+// TestMovedEntries puts an entry where another was: it does not open there.
+func TestMovedEntries(t *testing.T) {
+	r := started(t, testkit.RedisOptions{})
+	s, ctx := open(t, "redis://"+r.Addr, nil), t.Context()
+	for _, name := range []string{"k/mine", "k/theirs"} {
+		if _, err := s.Save(ctx, store.Entry{Name: name, Value: []byte(name)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hash, c := s.key("e:k"), r.Client()
+	c.HSet(ctx, hash, s.seal.field("k/theirs"), c.HGet(ctx, hash, s.seal.field("k/mine")).Val())
+	if e, err := s.Load(ctx, "k/theirs"); err == nil {
+		t.Errorf("loaded %+v", e)
+	}
+}
+
+// TestAskedAgain repeats a script whose answer was lost, as the client does by itself.
+func TestAskedAgain(t *testing.T) {
+	s, ctx := open(t, "redis://"+started(t, testkit.RedisOptions{}).Addr, nil), t.Context()
+	keys, field, err := s.place("k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var versions [2]string
+	for i := range versions {
+		sealed := s.seal.close("k", []byte("v"), field)
+		for range 2 {
+			answer, err := saveScript.Run(ctx, s.db, keys, "", field, "k", newTag(), 100, []string{"0", versions[0]}[i], "0", sealed).Slice()
+			if err != nil || answer[0].(int64) != 1 {
+				t.Fatalf("save %d: %v, %v", i, answer, err)
+			}
+			versions[i] = answer[1].(string)
+		}
+	}
+	if m, err := s.Mark(ctx); err != nil || m.Seq != 2 || versions[0] == versions[1] {
+		t.Errorf("two changes made %+v, %v, versions %v", m, err, versions)
+	}
+}
+
+// TestSweep finds that what expired leaves the server.
+func TestSweep(t *testing.T) {
+	r := started(t, testkit.RedisOptions{})
+	now := time.Now()
+	s, ctx := open(t, "redis://"+r.Addr, func(o *Options) { o.Now = func() time.Time { return now } }), t.Context()
+	for i := range 20 {
+		if _, err := s.Save(ctx, store.Entry{Name: fmt.Sprint("k/", i), Expires: now.Add(time.Minute)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now = now.Add(time.Hour)
+	for i := range 10 {
+		if _, err := s.Save(ctx, store.Entry{Name: fmt.Sprint("k/new", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := r.Client()
+	if n, x := c.HLen(ctx, s.key("e:k")).Val(), c.ZCard(ctx, s.key("x:k")).Val(); n != 10 || x != 0 {
+		t.Errorf("%d entries and %d ends are kept, want 10 and none", n, x)
+	}
+}
+
+func TestMain(m *testing.M) {
+	Silence()
+	os.Exit(m.Run())
+}
