@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -240,16 +242,18 @@ func (v *View) read(ctx context.Context, c Consumer, prefix string) error {
 // take gives one change to the consumers that keep its name.
 func (v *View) take(c Change) error {
 	for _, consumer := range v.o.Consumers {
-		for _, prefix := range consumer.Prefixes() {
-			if len(c.Entry.Name) >= len(prefix) && c.Entry.Name[:len(prefix)] == prefix {
-				if err := consumer.Take(c); err != nil {
-					return fmt.Errorf("taking change %d: %w", c.Seq, err)
-				}
-				break
-			}
+		if !keeps(consumer, c.Entry.Name) {
+			continue
+		}
+		if err := consumer.Take(c); err != nil {
+			return fmt.Errorf("taking change %d: %w", c.Seq, err)
 		}
 	}
 	return nil
+}
+
+func keeps(c Consumer, name string) bool {
+	return slices.ContainsFunc(c.Prefixes(), func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 func (v *View) reach(m Mark) {

@@ -2,10 +2,7 @@ package redis
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"net"
 	"os"
@@ -14,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"chaperone/certs"
 	"chaperone/internal/testkit"
 	"chaperone/store"
 )
@@ -148,27 +144,9 @@ func TestAccessList(t *testing.T) {
 // TestOverTLS reaches a server over TLS, by roots of its own.
 func TestOverTLS(t *testing.T) {
 	dir := t.TempDir()
-	ca, err := certs.Open(dir)
+	roots, err := testkit.WriteTLS(dir, "localhost")
 	if err != nil {
 		t.Fatal(err)
-	}
-	leaf, err := ca.Leaf("localhost")
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(leaf.PrivateKey.(*ecdsa.PrivateKey))
-	if err != nil {
-		t.Fatal(err)
-	}
-	chain := []byte{}
-	for _, c := range leaf.Certificate {
-		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c})...)
-	}
-	files := map[string][]byte{"server.pem": chain, "server.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), "roots.pem": ca.PEM()}
-	for name, b := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
 	}
 	addr, err := testkit.FreeAddr()
 	if err != nil {
@@ -179,8 +157,6 @@ func TestOverTLS(t *testing.T) {
 		"--tls-port", port, "--tls-cert-file", filepath.Join(dir, "server.pem"), "--tls-key-file", filepath.Join(dir, "server.key"),
 		"--tls-ca-cert-file", filepath.Join(dir, "roots.pem"), "--tls-auth-clients", "no",
 	}})
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca.PEM())
 	url := "rediss://localhost:" + port
 	s := open(t, url, func(o *Options) { o.TLS = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12} })
 	if _, err := s.Save(t.Context(), store.Entry{Name: "k"}); err != nil {

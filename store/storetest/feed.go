@@ -17,7 +17,7 @@ import (
 // contention has writers add to one number, each starting over when another was
 // faster. None of their steps is lost.
 func contention(t *testing.T, s store.Store, _ *Clock) {
-	const writers, steps = 8, 25
+	const writers, steps = 6, 8
 	ctx := t.Context()
 	var wg sync.WaitGroup
 	for range writers {
@@ -62,7 +62,7 @@ func oneMoment(t *testing.T, s store.Store, _ *Clock) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for i := range 150 {
+		for i := range 40 {
 			if _, err := s.Save(ctx, store.Entry{Name: name(i + 1)}); err != nil {
 				t.Errorf("save: %v", err)
 				return
@@ -241,7 +241,7 @@ func views(t *testing.T, s store.Store, _ *Clock) {
 	var writers sync.WaitGroup
 	for w := range 4 {
 		writers.Go(func() {
-			for i := range 60 {
+			for i := range 25 {
 				name := fmt.Sprintf("v%d/%d", w%2, i%7)
 				e, err := s.Load(ctx, name)
 				if err == nil && i%3 == 0 {
