@@ -165,7 +165,7 @@ func TestBodies(t *testing.T) {
 		})
 	}
 	gzipped := &Request{Method: "POST", Host: "slack.com", Path: "/api/chat.postMessage", Header: http.Header{"Content-Type": jsonType, "Content-Encoding": {"gzip"}}, Body: []byte("x")}
-	for _, h := range []http.Header{gzipped.Header, {"Content-Type": {"multipart/form-data; boundary=x"}}, {"Content-Type": {"text/plain"}}, {"Content-Type": {formType[0], jsonType[0]}}, {}} {
+	for _, h := range []http.Header{gzipped.Header, {"Content-Type": {"multipart/form-data; boundary=x"}}, {"Content-Type": {"text/plain"}}, {"Content-Type": {"multipart/form-data; boundary=x; charset=utf-16"}}, {}} {
 		gzipped.Header, gzipped.RawQuery, gzipped.BodyState = h, "channel=C1", policy.BodyUnread
 		if q, err := classify(t, c, gzipped); err != nil || q.Action.Known {
 			t.Errorf("a body that is not looked into, %v: %+v, %v", h, q.Action, err)

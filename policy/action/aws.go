@@ -4,26 +4,38 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
+	"strings"
 
 	"chaperone/policy"
 )
 
-// aws names requests of AWS's protocols: by X-Amz-Target, by the parameter Action,
-// else by method and path.
+// aws names requests of AWS's protocols: by X-Amz-Target, by the parameter Action, by
+// the path of Smithy's RPC v2, else by method and path.
 func (k *compiled) aws(r *Request, q *policy.Question) error {
+	if err := k.checkScope(r); err != nil {
+		return err
+	}
 	targets := r.Header["X-Amz-Target"]
 	if len(targets) > 1 {
 		return fmt.Errorf("%w: X-Amz-Target is given twice", ErrAmbiguous)
 	}
-	if len(targets) == 1 {
-		if !slices.Contains(k.Protocols, "aws-json") || r.Method != http.MethodPost || r.Path != "/" || r.RawQuery != "" {
+	speaks := func(protocol string) bool { return slices.Contains(k.Protocols, protocol) }
+	name, rpc := strings.CutPrefix(r.Path, "/service/")
+	switch {
+	case rpc && speaks("aws-cbor"):
+		return k.smithy(name, r, q)
+	case len(r.Header["Smithy-Protocol"]) > 0:
+		q.Action = unknown(k.Name, "no_route") // it says that the path names the operation
+		return nil
+	case len(targets) == 1:
+		if !speaks("aws-json") || r.Method != http.MethodPost || r.Path != "/" || r.RawQuery != "" || formOf(r.Header) != jsonForm {
 			q.Action = unknown(k.Name, "no_route")
 			return nil
 		}
 		return k.keyedBy(targets[0], r, q)
-	}
-	if r.Path != "/" || !slices.Contains(k.Protocols, "aws-query") {
+	case r.Path != "/" || !speaks("aws-query"):
 		return k.rest(r, q)
 	}
 	name, why, err := queryAction(r)
@@ -32,6 +44,22 @@ func (k *compiled) aws(r *Request, q *policy.Question) error {
 		return err
 	}
 	return k.keyedBy(name, r, q)
+}
+
+// smithy names a request of Smithy's RPC v2 by /service/NAME/operation/NAME. An
+// operation has the key that it has in X-Amz-Target, or as Action.
+func (k *compiled) smithy(path string, r *Request, q *policy.Question) error {
+	service, name, ok := strings.Cut(path, "/operation/")
+	protocols := r.Header["Smithy-Protocol"]
+	if !ok || r.Method != http.MethodPost || r.RawQuery != "" || len(r.Header["X-Amz-Target"]) > 0 || len(protocols) != 1 || protocols[0] != "rpc-v2-cbor" {
+		q.Action = unknown(k.Name, "no_route")
+		return nil
+	}
+	key := service + "." + name
+	if k.keyed[key] == nil && slices.Contains(k.Protocols, "aws-query") {
+		key = name
+	}
+	return k.keyedBy(key, r, q)
 }
 
 // keyedBy names the action by the name that the protocol gave, on the resource that
@@ -64,7 +92,7 @@ func queryAction(r *Request) (name, why string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("%w: the query cannot be read", ErrAmbiguous)
 	}
-	given := query["Action"]
+	all := []url.Values{query}
 	absent := r.BodyState == policy.BodyAbsent || r.BodyState == ""
 	switch {
 	case r.Method == http.MethodGet && absent:
@@ -77,7 +105,18 @@ func queryAction(r *Request) (name, why string, err error) {
 		if err != nil {
 			return "", "", fmt.Errorf("%w: the form cannot be read", ErrAmbiguous)
 		}
-		given = append(given, form["Action"]...)
+		all = append(all, form)
+	}
+	var given []string
+	for _, values := range all {
+		for key, v := range values {
+			switch {
+			case key == "Action":
+				given = append(given, v...)
+			case fold(looseName(key)) == "action":
+				return "", "", fmt.Errorf("%w: Action is given in another spelling", ErrAmbiguous)
+			}
+		}
 	}
 	switch len(given) {
 	case 0:
@@ -86,4 +125,63 @@ func queryAction(r *Request) (name, why string, err error) {
 		return given[0], "", nil
 	}
 	return "", "", fmt.Errorf("%w: Action is given twice", ErrAmbiguous)
+}
+
+// regionOfHost is the region in the name of a regional endpoint.
+var regionOfHost = regexp.MustCompile(`(?:^|\.)([a-z]{2}(?:-[a-z]+)+-[0-9]+)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)$`)
+
+// checkScope compares the credential scope of an AWS signature, version 4, with the
+// service and region of the host ("Credential=KEY/DATE/REGION/SERVICE/aws4_request"): a
+// signature for another is the mark of a request that is meant to be used elsewhere.
+func (k *compiled) checkScope(r *Request) error {
+	if k.Signing == "" {
+		return nil
+	}
+	credential, signed, err := signedWith(r)
+	if !signed || err != nil {
+		return err
+	}
+	words := strings.Split(credential, "/")
+	n := len(words)
+	if n < 4 || words[n-1] != "aws4_request" {
+		return fmt.Errorf("%w: the credential scope of the signature cannot be read", ErrAmbiguous)
+	}
+	if words[n-2] != k.Signing {
+		return fmt.Errorf("%w: the signature is for another service than %s", ErrAmbiguous, k.Signing)
+	}
+	host := regionOfHost.FindStringSubmatch(r.Host)
+	if host != nil && n >= 5 && words[n-3] != host[1] {
+		return fmt.Errorf("%w: the signature is for another region than %s", ErrAmbiguous, host[1])
+	}
+	return nil
+}
+
+// signedWith returns the Credential of a signature, out of the field or the query.
+func signedWith(r *Request) (credential string, signed bool, err error) {
+	for _, v := range r.Header["Authorization"] {
+		if !strings.HasPrefix(v, "AWS4-") {
+			continue
+		}
+		_, rest, ok := strings.Cut(v, "Credential=")
+		if signed || !ok || strings.Contains(rest, "Credential=") {
+			return "", true, fmt.Errorf("%w: a signature that cannot be read in one way", ErrAmbiguous)
+		}
+		credential, _, _ = strings.Cut(rest, ",")
+		credential, signed = strings.TrimSpace(credential), true
+	}
+	if !mentions(r.RawQuery, "credential") {
+		return credential, signed, nil
+	}
+	query, err := url.ParseQuery(r.RawQuery)
+	if err != nil {
+		return "", true, fmt.Errorf("%w: the query cannot be read", ErrAmbiguous)
+	}
+	list := query["X-Amz-Credential"]
+	if len(list) > 1 || len(list) > 0 && signed {
+		return "", true, fmt.Errorf("%w: signed twice", ErrAmbiguous)
+	}
+	if len(list) == 1 {
+		return list[0], true, nil
+	}
+	return credential, signed, nil
 }

@@ -3,7 +3,6 @@ package action
 import (
 	"bytes"
 	"fmt"
-	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,40 +13,6 @@ import (
 
 	"chaperone/policy"
 )
-
-// form is what a body's fields say it is.
-type form uint8
-
-const (
-	otherForm form = iota
-	jsonForm
-	urlForm
-)
-
-// formOf tells the form of a body. Two types, a parameter that changes how bytes
-// are read, or a compression make it another form, which nothing here looks into.
-func formOf(h http.Header) form {
-	types := h["Content-Type"]
-	if len(types) != 1 || len(h["Content-Encoding"]) > 0 {
-		return otherForm
-	}
-	kind, params, err := mime.ParseMediaType(types[0])
-	if err != nil {
-		return otherForm
-	}
-	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
-		return otherForm
-	}
-	switch {
-	case kind == "application/json", strings.HasSuffix(kind, "+json"), strings.HasPrefix(kind, "application/x-amz-json-1."):
-		return jsonForm
-	case kind == "application/x-www-form-urlencoded":
-		return urlForm
-	}
-	return otherForm
-}
-
-func hasArguments(h http.Header) bool { return formOf(h) != otherForm }
 
 // ParseBody reads a whole body for policy: JSON, with members that stand twice or
 // differ in case only refused, or form fields. It returns nil and BodyUnparsable
@@ -119,9 +84,9 @@ func checkCase(v any) error {
 	case map[string]any:
 		seen := make(map[string]bool, len(v))
 		for k, x := range v {
-			lower := strings.ToLower(k)
-			if seen[lower] {
-				return fmt.Errorf("%w: members that differ in case only", ErrAmbiguous)
+			lower := fold(k)
+			if seen[lower] || strings.Contains(k, "\x00") {
+				return fmt.Errorf("%w: members that differ in case only, or with a NUL", ErrAmbiguous)
 			}
 			seen[lower] = true
 			if err := checkCase(x); err != nil {
@@ -138,69 +103,62 @@ func checkCase(v any) error {
 	return nil
 }
 
-func parseForm(s string) (url.Values, error) {
-	if err := checkFormBytes(s); err != nil {
-		return nil, err
-	}
-	return url.ParseQuery(s)
-}
-
-func checkFormBytes(s string) error {
-	if strings.ContainsAny(s, ";\x00") {
-		return fmt.Errorf("%w: form with a semicolon or NUL", ErrAmbiguous)
-	}
-	return nil
-}
-
 // arguments adds the service's arguments to params, from the query and the body.
 // One that is given twice with different values makes the request unclear. It
 // returns why the action cannot be known, if so.
 func (k *compiled) arguments(r *Request, params *[]policy.Param) (why string, err error) {
-	found := map[string]string{}
-	take := func(name, value string) error {
-		if name == k.BodyCredential && name != "" {
-			return ErrBodyCredential
-		}
-		if !slices.Contains(k.Arguments, name) {
-			return nil
-		}
-		if old, ok := found[name]; ok && old != value {
-			return fmt.Errorf("%w: %s is given twice", ErrAmbiguous, name)
-		}
-		found[name] = value
-		return nil
-	}
+	found := argumentsFound{k: k, values: map[string]string{}}
 	query, err := url.ParseQuery(r.RawQuery)
 	if err != nil {
 		return "", fmt.Errorf("%w: the query cannot be read", ErrAmbiguous)
 	}
-	if err := takeAll(query, take); err != nil {
+	if err := found.takeAll(query); err != nil {
 		return "", err
-	}
-	if r.BodyState != policy.BodyAbsent && r.BodyState != "" && formOf(r.Header) == otherForm {
-		return "body", nil // multipart, compressed, another type: the service may find arguments in it
 	}
 	switch r.BodyState {
 	case policy.BodyAbsent, "":
 	case policy.BodyParsed, policy.BodyUnparsable:
-		if why, err := k.bodyArguments(r, take); why != "" || err != nil {
+		if why, err := found.body(r); why != "" || err != nil {
 			return why, err
 		}
 	default:
-		return "body", nil // longer than may be read: what it says is not known
+		return "body", nil // of another type, compressed, or longer than may be read: what it says is not known
 	}
 	for _, name := range k.Arguments {
-		if v, ok := found[name]; ok {
+		if v, ok := found.values[name]; ok {
 			*params = append(*params, policy.Param{Name: name, Value: k.value(name, v)})
 		}
 	}
 	return "", nil
 }
 
-func takeAll(values url.Values, take func(name, value string) error) error {
+// argumentsFound are the values of a service's arguments in one request.
+type argumentsFound struct {
+	k      *compiled
+	values map[string]string
+}
+
+func (f *argumentsFound) take(name, value string) error {
+	if !f.k.argument(name) {
+		if loose := fold(looseName(name)); loose != name && f.k.argument(loose) {
+			return fmt.Errorf("%w: %s is given in another spelling", ErrAmbiguous, loose)
+		}
+		return nil
+	}
+	if name == f.k.BodyCredential {
+		return ErrBodyCredential
+	}
+	if old, ok := f.values[name]; ok && old != value {
+		return fmt.Errorf("%w: %s is given twice", ErrAmbiguous, name)
+	}
+	f.values[name] = value
+	return nil
+}
+
+func (f *argumentsFound) takeAll(values url.Values) error {
 	for name, list := range values {
 		for _, v := range list {
-			if err := take(name, v); err != nil {
+			if err := f.take(name, v); err != nil {
 				return err
 			}
 		}
@@ -208,38 +166,68 @@ func takeAll(values url.Values, take func(name, value string) error) error {
 	return nil
 }
 
-func (k *compiled) bodyArguments(r *Request, take func(name, value string) error) (string, error) {
+// argument reports whether a name is one of the service's arguments, or that in
+// which it would take a credential.
+func (k *compiled) argument(name string) bool {
+	return name != "" && name == k.BodyCredential || slices.Contains(k.Arguments, name)
+}
+
+// body takes the arguments of a body that was read whole.
+func (f *argumentsFound) body(r *Request) (string, error) {
 	body := bytes.TrimSpace(r.Body)
 	if len(body) == 0 {
 		return "", nil
 	}
 	switch formOf(r.Header) {
 	case urlForm:
-		if body[0] == '{' {
+		if body[0] == '{' || body[0] == '[' {
 			return "body", nil // JSON under the form's type: the service may read it as either
 		}
 		fields, err := parseForm(string(r.Body))
 		if err != nil {
 			return "", fmt.Errorf("%w: the form cannot be read", ErrAmbiguous)
 		}
-		return "", takeAll(fields, take)
+		return "", f.takeAll(fields)
+	case multiForm:
+		return f.multipart(r)
 	case jsonForm:
-		v, err := parseJSON(r.Body)
-		if err != nil {
-			return "", fmt.Errorf("%w: the JSON body cannot be read in one way", ErrAmbiguous)
+		return f.json(r.Body)
+	}
+	return "body", nil
+}
+
+func (f *argumentsFound) multipart(r *Request) (string, error) {
+	fields, whole := formParts(r)
+	for _, x := range fields {
+		if x.file && f.k.argument(x.name) {
+			return "body", nil // a file where a word should be
 		}
-		object, ok := v.(map[string]any)
-		if !ok {
+		if err := f.take(x.name, x.value); err != nil {
+			return "", err
+		}
+	}
+	if !whole {
+		return "body", nil
+	}
+	return "", nil
+}
+
+func (f *argumentsFound) json(body []byte) (string, error) {
+	v, err := parseJSON(body)
+	if err != nil {
+		return "", fmt.Errorf("%w: the JSON body cannot be read in one way", ErrAmbiguous)
+	}
+	object, ok := v.(map[string]any)
+	if !ok {
+		return "body", nil
+	}
+	for name, x := range object {
+		s, ok := x.(string)
+		if !ok && f.k.argument(name) {
 			return "body", nil
 		}
-		for name, x := range object {
-			s, ok := x.(string)
-			if !ok && (slices.Contains(k.Arguments, name) || name == k.BodyCredential) {
-				return "body", nil
-			}
-			if err := take(name, s); err != nil {
-				return "", err
-			}
+		if err := f.take(name, s); err != nil {
+			return "", err
 		}
 	}
 	return "", nil

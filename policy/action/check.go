@@ -97,13 +97,13 @@ func (c *checker) part(api string, s *Service) {
 		}
 	}
 	for _, p := range s.Protocols {
-		if p != "aws-json" && p != "aws-query" {
-			c.fault(api, "", p, "protocol %q is none of aws-json, aws-query", p)
+		if p != "aws-json" && p != "aws-query" && p != "aws-cbor" {
+			c.fault(api, "", p, "protocol %q is none of aws-json, aws-query, aws-cbor", p)
 		}
 	}
 	for _, p := range sorted(s.Batches) {
-		if f := s.Batches[p]; f != "multipart" && f != "odata" {
-			c.fault(api, "", p, "batches of form %q: only multipart and odata are known", f)
+		if batchForms[s.Batches[p]] == endpointNone {
+			c.fault(api, "", p, "batches of form %q: only %s are known", s.Batches[p], strings.Join(sorted(batchForms), ", "))
 		}
 	}
 	for _, key := range sorted(s.Ops) {

@@ -1,6 +1,10 @@
 package action
 
 import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"mime/multipart"
 	"net/http"
 	"net/url"
 	"path"
@@ -52,6 +56,103 @@ func FuzzClassify(f *testing.F) {
 			if a.Action.Known != (a.Action.ID != "") || !a.Action.Known && len(a.Action.Keys) > 0 || a.Action.Known && !slices.Contains(a.Action.Keys, "*:*") {
 				t.Fatalf("%+v", a.Action)
 			}
+		}
+	})
+}
+
+// FuzzGraphQL shows that a document is named whole or not at all: hidden behind an
+// operation that is allowed, none is left out by another cut of the same text.
+func FuzzGraphQL(f *testing.F) {
+	c := shippedCatalogue(f)
+	for _, doc := range []string{"{ viewer { login } }", "mutation { ...f } fragment f on Mutation { deleteRef(input:{}) { x } }", "query A { a: viewer { id } # }\r mutation B { x }\n}", `{ repository(owner:"""a""" name:"b") { id } }`} {
+		f.Add(doc)
+	}
+	f.Fuzz(func(t *testing.T, doc string) {
+		body, err := json.Marshal(map[string]string{"query": doc})
+		if err != nil {
+			return
+		}
+		r := &Request{Method: "POST", Host: "api.github.com", Path: "/graphql", Header: http.Header{"Content-Type": {"application/json"}}, Body: body}
+		got := outcome(c, r)
+		for _, line := range got {
+			if !strings.HasPrefix(line, "github:graphql/") && !strings.HasPrefix(line, "? ") {
+				t.Fatalf("%q: %s", doc, line)
+			}
+		}
+		// The same in carriage returns, in a batch, and beside another operation.
+		r.Body = slices.Concat([]byte("["), body, []byte("]"))
+		if batch := outcome(c, r); !slices.Equal(got, batch) {
+			t.Fatalf("%q: %v, in a batch %v", doc, got, batch)
+		}
+	})
+}
+
+// FuzzMultipart shows that a body which is split is split by mime/multipart alike.
+func FuzzMultipart(f *testing.F) {
+	f.Add([]byte("--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nx\r\n--b--\r\n"))
+	f.Add([]byte("--b\nContent-Disposition: form-data; name=\"a\"; filename=\"f\"\n\nx\n--b\nContent-Disposition: form-data; name=\"b\"\n\n\n--b--"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		h := http.Header{"Content-Type": {"multipart/form-data; boundary=b"}}
+		parts, whole := splitParts(h, "multipart/form-data", body)
+		if !whole {
+			return
+		}
+		reader := multipart.NewReader(bytes.NewReader(body), "b")
+		for i, p := range parts {
+			other, err := reader.NextRawPart()
+			if err != nil {
+				t.Fatalf("part %d: %v", i, err)
+			}
+			content, err := io.ReadAll(other)
+			if err != nil || !bytes.Equal(content, p.body) || other.Header.Get("Content-Disposition") != p.header.Get("Content-Disposition") {
+				t.Fatalf("part %d: %q %v, and %q", i, content, err, p.body)
+			}
+		}
+		if _, err := reader.NextRawPart(); err != io.EOF {
+			t.Fatalf("more than %d parts: %v", len(parts), err)
+		}
+	})
+}
+
+// FuzzBatch shows that no batch is named by halves.
+func FuzzBatch(f *testing.F) {
+	c := protocols(f)
+	f.Add("www.acme.dev", "/batch/calendar/v3", "multipart/mixed; boundary=b", []byte("--b\r\nContent-Type: application/http\r\n\r\nGET /calendar/v3/calendars/c/events\r\n\r\n--b--"))
+	f.Add("x.force.acme.dev", "/services/data/v1/composite", "application/json", []byte(`{"compositeRequest":[{"method":"GET","url":"/services/data/v59.0/sobjects/Account/1","referenceId":"r"}]}`))
+	f.Add("app.acme.dev", "/api/1.0/batch", "application/json", []byte(`{"data":{"actions":[{"method":"get","relative_path":"/tasks/1"}]}}`))
+	f.Fuzz(func(t *testing.T, host, path, kind string, body []byte) {
+		var q policy.Question
+		r := &Request{Method: "POST", Host: host, Path: path, Header: http.Header{"Content-Type": {kind}}, Body: body, BodyState: policy.BodyParsed}
+		c.NeedsBody(r)
+		if c.Classify(r, &q) != nil {
+			return
+		}
+		if !q.Action.Known && (len(q.Actions) > 0 || q.Action.Why == "") {
+			t.Fatalf("%+v", q)
+		}
+		for _, a := range q.Actions {
+			if !a.Action.Known {
+				t.Fatalf("%+v", a)
+			}
+		}
+	})
+}
+
+// FuzzGit shows that every command of a push is read, or none: what git's own plumbing
+// would take for a command is among the refs.
+func FuzzGit(f *testing.F) {
+	c := shippedCatalogue(f)
+	id := strings.Repeat("a", 40)
+	f.Add([]byte("0069" + id + " " + id + " refs/heads/main\x00 report-status0000PACK"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r := &Request{Method: "POST", Host: "github.com", Path: "/acme/web.git/git-receive-pack", Header: http.Header{"Content-Type": {"application/x-git-receive-pack-request"}}, Body: body, BodyState: policy.BodyParsed}
+		var q policy.Question
+		if err := c.Classify(r, &q); err != nil || !q.Action.Known {
+			return
+		}
+		commands, _, _ := bytes.Cut(body, []byte("0000"))
+		if n := bytes.Count(commands, []byte(" refs/")); n > max(len(q.Actions), len(q.Resource.Params)-2) {
+			t.Fatalf("%d commands, %d actions", n, len(q.Actions))
 		}
 	})
 }

@@ -10,7 +10,8 @@ import (
 // host is one name under which a service answers, or part of it.
 type host struct {
 	service *compiled
-	git     bool
+	api     bool // at the paths of its catalogue
+	git     bool // at the paths of git
 }
 
 // place is a name with who answers there: one service for all of it, and others
@@ -71,7 +72,12 @@ func newHosts() hosts {
 // add enters a name, or a name with the beginning of a path, which belongs to one
 // service only.
 func (t *hosts) add(text string, h *host) error {
-	if old := t.texts[text]; old != nil {
+	old := t.texts[text]
+	if old != nil && old.service == h.service && old.git != h.git {
+		old.api, old.git = true, true
+		return nil
+	}
+	if old != nil {
 		a, b := old.service.title(), h.service.title()
 		return fmt.Errorf("host %q belongs to %q and %q", text, min(a, b), max(a, b))
 	}

@@ -226,7 +226,7 @@ func (c *Catalogue) addPart(e *entry, name string, s *Service) error {
 	}
 	var faults []error
 	for _, h := range s.Hosts {
-		faults = append(faults, c.hosts.add(h, &host{service: k}))
+		faults = append(faults, c.hosts.add(h, &host{service: k, api: true}))
 	}
 	for _, h := range s.GitHosts {
 		faults = append(faults, c.hosts.add(h, &host{service: k, git: true}))
@@ -237,19 +237,16 @@ func (c *Catalogue) addPart(e *entry, name string, s *Service) error {
 // endpoints enters the paths at which the body says what is asked.
 func (k *compiled) endpoints() {
 	for _, p := range k.GraphQL {
-		k.special[p] = endpointGraphQL
+		k.enter(p, endpointGraphQL)
 	}
 	for _, p := range k.MCP {
-		k.special[p] = endpointMCP
+		k.enter(p, endpointMCP)
 	}
 	for _, p := range k.JSONRPC {
-		k.special[p] = endpointJSONRPC
+		k.enter(p, endpointJSONRPC)
 	}
-	for p, form := range k.Batches {
-		k.special[p] = endpointOData
-		if form == "multipart" {
-			k.special[p] = endpointMultipart
-		}
+	for _, p := range sorted(k.Batches) {
+		k.enter(p, batchForms[k.Batches[p]])
 	}
 }
 
@@ -287,9 +284,8 @@ func (k *compiled) ready() bool {
 
 // fill builds the table. Strings that many operations have are kept once.
 func (k *compiled) fill(root, from *Service, patterns map[string]string) error {
-	bases := from.Bases
-	if len(bases) == 0 {
-		bases = []string{""}
+	if k.bases = from.Bases; len(k.bases) == 0 {
+		k.bases = []string{""}
 	}
 	k.keyed = make(map[string]*operation, len(from.Ops))
 	for key, row := range from.Ops {
@@ -304,24 +300,19 @@ func (k *compiled) fill(root, from *Service, patterns map[string]string) error {
 		for _, method := range sorted(from.Paths[p]) {
 			op, err := k.compile(from.Paths[p][method], patterns)
 			if err == nil {
-				err = k.enter(bases, p, method, op)
+				err = k.table.add(p, method, op)
 			}
 			if err != nil {
 				faults = append(faults, root.fault(k.part, p, method, err))
 			}
 		}
 	}
-	return errors.Join(faults...)
-}
-
-// enter puts an operation into the table under every base.
-func (k *compiled) enter(bases []string, path, method string, op *operation) error {
-	for _, base := range bases {
-		if err := k.table.add(base+path, method, op); err != nil {
-			return err
+	for _, p := range sorted(from.Aliases) {
+		if err := k.table.alias(p, from.Aliases[p]); err != nil {
+			faults = append(faults, root.fault(k.part, p, "", err))
 		}
 	}
-	return nil
+	return errors.Join(faults...)
 }
 
 // compile reads a row of the part.

@@ -21,7 +21,9 @@ func (s *Service) merge(over *Service) *Service {
 	replace(&m.Query, over.Query)
 	m.Batches = both(s.Batches, over.Batches)
 	m.Ops = both(s.Ops, over.Ops)
-	for _, f := range [...]struct{ to, from *string }{{&m.Handle, &over.Handle}, {&m.Refusal, &over.Refusal}, {&m.BodyCredential, &over.BodyCredential}} {
+	m.Aliases = both(s.Aliases, over.Aliases)
+	m.GitNested = m.GitNested || over.GitNested
+	for _, f := range [...]struct{ to, from *string }{{&m.Handle, &over.Handle}, {&m.Refusal, &over.Refusal}, {&m.BodyCredential, &over.BodyCredential}, {&m.Signing, &over.Signing}} {
 		if *f.from != "" {
 			*f.to = *f.from
 		}

@@ -17,6 +17,18 @@ func protocols(tb testing.TB) *Catalogue {
 		{Name: "chain", Hosts: []string{"rpc.acme.dev"}, JSONRPC: []string{"/"}, Ops: map[string]string{"block.get": "block/get read", "tx.send": "tx/send write"}},
 		{Name: "cloud", Hosts: []string{"db.acme.dev"}, Protocols: []string{"aws-json", "aws-query"}, Ops: map[string]string{"DB_2012.PutItem": "PutItem write", "ListUsers": "ListUsers list"}},
 		{Name: "graph", Hosts: []string{"graph.acme.dev"}, Batches: map[string]string{"/v1/$batch": "odata"}, Paths: map[string]map[string]string{"/v1/me": {"GET": "me/get read", "DELETE": "me/delete delete"}}},
+		{Name: "google", Hosts: []string{"www.acme.dev"}, Batches: map[string]string{"/batch/calendar/v3": "multipart"}, Paths: map[string]map[string]string{
+			"/calendar/v3/calendars/{calendar}/events": {"GET": "events.list list", "POST": "events.insert write"}, "/calendar/v3/calendars/{calendar}/events/{event}": {"GET": "events.get read", "DELETE": "events.delete delete"}}},
+		{Name: "force", Hosts: []string{"*.force.acme.dev"}, Batches: map[string]string{"/services/data/{version}/composite": "composite", "/services/data/{version}/composite/batch": "composite-batch", "/services/data/{version}/composite/graph": "composite-graph"},
+			Paths: map[string]map[string]string{"/services/data/{version}/sobjects/{type}": {"POST": "sobjects/create write"}, "/services/data/{version}/sobjects/{type}/{id}": {"GET": "sobjects/get read", "DELETE": "sobjects/delete delete", "PATCH": "sobjects/update write"}}},
+		{Name: "todo", Hosts: []string{"app.acme.dev"}, Batches: map[string]string{"/api/1.0/batch": "asana"}, Paths: map[string]map[string]string{"/api/1.0/tasks/{task}": {"GET": "tasks/get read", "DELETE": "tasks/delete delete"}}},
+		{Name: "dynamo", Hosts: []string{"dynamo.us-east-1.amazonaws.com", "dynamo.acme.dev"}, Signing: "dynamodb", Protocols: []string{"aws-json", "aws-cbor"}, Ops: map[string]string{"DB_2012.PutItem": "PutItem write"}},
+		{Name: "bucket", Hosts: []string{"s3.acme.dev", "{Bucket}.s3.acme.dev"}, Signing: "s3", Query: []string{"prefix"}, Resources: []ResourceRule{{Type: "object", ID: "{Bucket}/{Key}"}, {Type: "bucket", ID: "{Bucket}"}}, Paths: map[string]map[string]string{
+			"/{Bucket}": {"GET": "ListObjects list"}, "/{Bucket}/{Key+}": {"GET": "GetObject read", "PUT": "PutObject write"}, "/{Bucket}/{Key+}?acl": {"GET": "GetObjectAcl read", "PUT": "PutObjectAcl admin"}, "/{Bucket}/{Key+}?@x-amz-copy-source": {"PUT": "CopyObject write"}}},
+		{Name: "lab", Hosts: []string{"lab.acme.dev"}, GitHosts: []string{"lab.acme.dev"}, GitNested: true, Bases: []string{"/api/v4", ""}, Aliases: map[string]string{"/things-by-number/{number}": "/things/{owner}/{thing}"},
+			Resources: []ResourceRule{{Type: "thing", ID: "{owner}/{thing}"}, {Type: "thing", ID: "{number}"}, {Type: "repository", ID: "{owner}/{repo}"}}, Paths: map[string]map[string]string{
+				"/things/{owner}/{thing}": {"GET": "things/get read", "POST": "things/update write", "DELETE": "things/delete delete"}, "/things/{owner}/{thing}/notes": {"GET": "notes/list list", "POST": "notes/create write"},
+				"/branches/{name+}": {"GET": "branches/get read", "DELETE": "branches/delete delete"}, "/branches/{name+}/protection": {"GET": "protection/get read", "DELETE": "protection/delete admin"}, "/search?type=users": {"GET": "users/search list"}, "/search": {"GET": "search list"}}},
 	})
 	if err != nil {
 		tb.Fatal(err)

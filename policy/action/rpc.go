@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"unicode/utf8"
 
 	"chaperone/policy"
 )
@@ -114,6 +115,8 @@ func (k *compiled) several(acts []policy.Act, why string, q *policy.Question) {
 // of that tool ("tools/call:NAME" among its ops).
 func (k *compiled) mcp(r *Request, q *policy.Question) error {
 	switch {
+	case r.Method != http.MethodPost && len(r.Header["Mcp-Method"])+len(r.Header["Mcp-Name"]) > 0:
+		return fmt.Errorf("%w: Mcp-Method or Mcp-Name without a message", ErrAmbiguous)
 	case r.Method == http.MethodGet && r.BodyState == policy.BodyAbsent:
 		q.Action = known(k.Name, k.prefix+"stream/open", policy.AccessRead)
 		q.Resource = policy.Resource{Keys: anyResource}
@@ -230,8 +233,8 @@ func plainField(v string) string {
 	if !ok || !end {
 		return v
 	}
-	b, err := base64.StdEncoding.DecodeString(coded)
-	if err != nil {
+	b, err := base64.StdEncoding.Strict().DecodeString(coded)
+	if err != nil || !utf8.Valid(b) {
 		return v
 	}
 	return string(b)

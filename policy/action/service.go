@@ -12,10 +12,17 @@ type Service struct {
 	Hosts []string `json:"hosts,omitempty" yaml:"hosts"`
 	// OwnHosts says that there are no hosts but those that an operator gives.
 	OwnHosts bool `json:"own_hosts,omitempty" yaml:"own_hosts"`
-	// GitHosts speak git's smart HTTP protocol at /{owner}/{repo}.git.
+	// GitHosts speak git's smart HTTP protocol at /{owner}/{repo}.git. A name may be among
+	// Hosts too.
 	GitHosts []string `json:"git_hosts,omitempty" yaml:"git_hosts"`
+	// GitNested says that the owner of a repository may be several segments, groups in
+	// groups.
+	GitNested bool `json:"git_nested,omitempty" yaml:"git_nested"`
 	// Bases are path prefixes under which the paths may stand; "" when absent.
 	Bases []string `json:"bases,omitempty" yaml:"bases"`
+	// Aliases are paths that stand for others with all that is below them:
+	// "/repositories/{repository_id}" for "/repos/{owner}/{repo}".
+	Aliases map[string]string `json:"aliases,omitempty" yaml:"aliases"`
 	// Env are the variables in which clients look for the credential.
 	Env []string `json:"env,omitempty" yaml:"env"`
 	// Places are where the service takes credentials: bearer, basic, header:NAME, query:KEY.
@@ -48,11 +55,15 @@ type Service struct {
 	MCP     []string `json:"mcp,omitempty" yaml:"mcp"`
 	JSONRPC []string `json:"jsonrpc,omitempty" yaml:"jsonrpc"`
 	// Batches are the paths of endpoints that take several requests in one, with
-	// their form: multipart (Google) or odata (Microsoft Graph).
+	// their form: multipart (Google), odata (Microsoft Graph), composite, composite-batch or
+	// composite-graph (Salesforce).
 	Batches map[string]string `json:"batches,omitempty" yaml:"batches"`
 	// Protocols are how requests name their operation where the path does not:
-	// aws-json (X-Amz-Target) and aws-query (Action=).
+	// aws-json (X-Amz-Target), aws-query (Action=) and aws-cbor (Smithy RPC v2).
 	Protocols []string `json:"protocols,omitempty" yaml:"protocols"`
+	// Signing is the service's name in the credential scope of AWS signatures. A request
+	// that is signed for another, or for another region than its host's, is refused.
+	Signing string `json:"signing,omitempty" yaml:"signing"`
 	// Query are the query keys that may stand beside those by which templates are
 	// told apart ("/{Bucket}?acl"). A service that gives them takes no other.
 	Query []string `json:"query,omitempty" yaml:"query"`

@@ -1,6 +1,7 @@
 package action
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -17,7 +18,11 @@ const (
 // table finds the operation of a method and path: a trie by segment, in which a
 // literal beats a pattern ("{id}:cancel"), which beats a parameter, which beats a
 // parameter of several segments; a dead end backs up. Look-ups do not allocate.
-type table struct{ root node }
+type table struct {
+	root       node
+	multi      bool            // there are parameters of several segments
+	conditions map[string]bool // query keys by which templates are told apart
+}
 
 type node struct {
 	literals map[string]*node
@@ -25,6 +30,14 @@ type node struct {
 	param    *node
 	rest     *node // one or more segments
 	leaves   []leaf
+	link     *link
+}
+
+// link makes a node stand for another: /repositories/{id} for /repos/{owner}/{repo}.
+type link struct {
+	to      *node
+	names   []string // of the parameters up to here
+	instead int      // how many of the other's parameters they stand for
 }
 
 type pattern struct {
@@ -40,51 +53,38 @@ type leaf struct {
 	params []string
 	op     *operation
 	path   string
+
+	others  bool // the template has another method
+	changes bool // … that may change something
 }
 
-// match is what a look-up found.
+// match is what a look-up is for, and what it found.
 type match struct {
-	leaf   *leaf
-	n      int
-	values [maxParams]string // escaped
-	query  string
-	header http.Header
+	method, path string
+	query        string
+	header       http.Header
+	seen         []*node // templates that are not looked for again
+	through      int     // when some were seen: how many parameters of several segments the first had
+
+	leaf    *leaf
+	node    *node // of leaf
+	link    *link
+	n       int
+	several int               // parameters of several segments among them
+	values  [maxParams]string // escaped
 }
 
 // add puts an operation under its template.
 func (t *table) add(path, method string, op *operation) error {
-	n := &t.root
-	var params, need []string
+	var need []string
 	full := path
 	if plain, conditions, ok := strings.Cut(path, "?"); ok {
 		path, need = plain, strings.Split(conditions, "&")
+		t.note(need)
 	}
-	for segment := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
-		open, end := strings.IndexByte(segment, '{'), strings.LastIndexByte(segment, '}')
-		if open < 0 {
-			n = n.literal(segment)
-			continue
-		}
-		if end < open || strings.Count(segment, "{") > 1 {
-			return fmt.Errorf("the segment %q has more than one parameter", segment)
-		}
-		name := segment[open+1 : end]
-		switch {
-		case open > 0 || end < len(segment)-1:
-			n = n.pattern(segment[:open], segment[end+1:])
-		case strings.HasSuffix(name, "+"):
-			name = name[:len(name)-1]
-			if n.rest == nil {
-				n.rest = &node{}
-			}
-			n = n.rest
-		default:
-			if n.param == nil {
-				n.param = &node{}
-			}
-			n = n.param
-		}
-		params = append(params, name)
+	n, params, err := t.place(path)
+	if err != nil {
+		return err
 	}
 	if len(params) > maxParams || strings.Count(path, "/") > maxSegments {
 		return fmt.Errorf("more than %d parameters or %d segments", maxParams, maxSegments)
@@ -94,8 +94,83 @@ func (t *table) add(path, method string, op *operation) error {
 			return fmt.Errorf("%s and %s (%s) are the same request", op.action.ID, l.op.action.ID, l.path)
 		}
 	}
-	n.leaves = append(n.leaves, leaf{method, need, params, op, full})
+	n.leaves = append(n.leaves, leaf{method: method, need: need, params: params, op: op, path: full})
 	slices.SortStableFunc(n.leaves, func(a, b leaf) int { return len(b.need) - len(a.need) })
+	for i := range n.leaves {
+		for j := range n.leaves {
+			a, b := &n.leaves[i], n.leaves[j].method
+			a.others = a.others || b != a.method
+			a.changes = a.changes || b != a.method && b != http.MethodGet && b != http.MethodHead
+		}
+	}
+	return nil
+}
+
+// note remembers the query keys of a template.
+func (t *table) note(need []string) {
+	for _, n := range need {
+		if key, _, _ := strings.Cut(n, "="); !strings.HasPrefix(n, "@") {
+			if t.conditions == nil {
+				t.conditions = map[string]bool{}
+			}
+			t.conditions[key] = true
+		}
+	}
+}
+
+// place returns the node of a path with its parameters.
+func (t *table) place(path string) (n *node, params []string, err error) {
+	n = &t.root
+	several := false
+	for segment := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
+		open, end := strings.IndexByte(segment, '{'), strings.LastIndexByte(segment, '}')
+		if open < 0 {
+			n = n.literal(segment)
+			continue
+		}
+		if end < open || strings.Count(segment, "{") > 1 {
+			return nil, nil, fmt.Errorf("the segment %q has more than one parameter", segment)
+		}
+		name := segment[open+1 : end]
+		switch {
+		case open > 0 || end < len(segment)-1:
+			n = n.pattern(segment[:open], segment[end+1:])
+		case strings.HasSuffix(name, "+"):
+			name = name[:len(name)-1]
+			if several {
+				return nil, nil, errors.New("two parameters take several segments, so that a path can be cut in two ways")
+			}
+			several, t.multi = true, true
+			n = child(&n.rest)
+		default:
+			n = child(&n.param)
+		}
+		params = append(params, name)
+	}
+	return n, params, nil
+}
+
+func child(n **node) *node {
+	if *n == nil {
+		*n = &node{}
+	}
+	return *n
+}
+
+// alias makes a path stand for another that has operations.
+func (t *table) alias(path, of string) error {
+	n, names, err := t.place(path)
+	if err != nil {
+		return err
+	}
+	to, params, err := t.place(of)
+	switch {
+	case err != nil:
+		return err
+	case n == to || n.link != nil || len(to.literals) == 0 && len(to.leaves) == 0 && to.param == nil:
+		return fmt.Errorf("%s can stand for no paths below %s", path, of)
+	}
+	n.link = &link{to, names, len(params)}
 	return nil
 }
 
@@ -123,19 +198,19 @@ func (n *node) pattern(prefix, suffix string) *node {
 	return next
 }
 
-// find looks up a path that has passed checkPath. It returns false when no
-// template fits; m.leaf stays nil when one does, and has not that method.
-func (t *table) find(method, path string, m *match) bool {
-	m.leaf, m.n = nil, 0
-	return t.root.walk(method, path[1:], 0, m)
+// find looks up a path that has passed checkPath. It returns false when no template
+// with the method fits.
+func (t *table) find(m *match) bool {
+	m.leaf, m.link, m.n, m.several = nil, nil, 0, 0
+	return t.root.walk(m.path[1:], 0, m)
 }
 
-func (n *node) walk(method, path string, depth int, m *match) bool {
+func (n *node) walk(path string, depth int, m *match) bool {
 	segment, rest, more := strings.Cut(path, "/")
 	if depth >= maxSegments {
 		return false
 	}
-	if next := n.literals[segment]; next != nil && next.follow(method, rest, more, depth, m) {
+	if next := n.literals[segment]; next != nil && next.follow(rest, more, depth, m) {
 		return true
 	}
 	if segment == "" {
@@ -146,55 +221,87 @@ func (n *node) walk(method, path string, depth int, m *match) bool {
 		if len(segment) <= len(p.prefix)+len(p.suffix) || !strings.HasPrefix(segment, p.prefix) || !strings.HasSuffix(segment, p.suffix) {
 			continue
 		}
-		if p.next.bind(method, segment[len(p.prefix):len(segment)-len(p.suffix)], rest, more, depth, m) {
+		if p.next.bind(segment[len(p.prefix):len(segment)-len(p.suffix)], rest, more, depth, m) {
 			return true
 		}
 	}
-	if n.param != nil && n.param.bind(method, segment, rest, more, depth, m) {
+	if n.param != nil && n.param.bind(segment, rest, more, depth, m) {
 		return true
 	}
-	return n.rest != nil && n.rest.several(method, path, depth, m)
+	return n.rest != nil && n.rest.several(path, depth, m)
 }
 
 // several tries a parameter of one segment, then of two, and so on, so that a
 // literal behind it wins over a longer value.
-func (n *node) several(method, path string, depth int, m *match) bool {
+func (n *node) several(path string, depth int, m *match) bool {
+	m.several++
+	if n.cut(path, depth, m) {
+		return true
+	}
+	m.several--
+	return false
+}
+
+func (n *node) cut(path string, depth int, m *match) bool {
 	for end := 0; ; end++ {
 		i := strings.IndexByte(path[end:], '/')
 		if i < 0 {
-			return n.bind(method, path, "", false, depth, m)
+			return n.bind(path, "", false, depth, m)
 		}
 		end += i
-		if n.bind(method, path[:end], path[end+1:], true, depth, m) {
+		if n.bind(path[:end], path[end+1:], true, depth, m) {
 			return true
 		}
 	}
 }
 
-func (n *node) bind(method, value, rest string, more bool, depth int, m *match) bool {
+func (n *node) bind(value, rest string, more bool, depth int, m *match) bool {
 	if m.n == maxParams {
 		return false
 	}
 	m.values[m.n] = value
 	m.n++
-	if n.follow(method, rest, more, depth, m) {
+	if n.follow(rest, more, depth, m) {
 		return true
 	}
 	m.n--
 	return false
 }
 
-func (n *node) follow(method, rest string, more bool, depth int, m *match) bool {
-	if more {
-		return n.walk(method, rest, depth+1, m)
+func (n *node) follow(rest string, more bool, depth int, m *match) bool {
+	if more && n.walk(rest, depth+1, m) {
+		return true
 	}
+	if !more && m.fresh(n) && n.offer(m) {
+		return true
+	}
+	if n.link == nil || m.link != nil {
+		return false
+	}
+	m.link = n.link
+	if n.link.to.follow(rest, more, depth, m) {
+		return true
+	}
+	m.link = nil
+	return false
+}
+
+// offer takes the first leaf of a node that has the method, and whose conditions hold.
+func (n *node) offer(m *match) bool {
 	for i := range n.leaves {
-		if l := &n.leaves[i]; (l.method == method || l.method == "*") && (len(l.need) == 0 || m.has(l.need)) {
-			m.leaf = l
+		if l := &n.leaves[i]; (l.method == m.method || l.method == "*") && (len(l.need) == 0 || m.has(l.need)) {
+			m.leaf, m.node = l, n
 			return true
 		}
 	}
 	return false
+}
+
+// fresh reports whether a template has not been seen. Of those that come after the
+// first, only one that cuts the path in another way counts: elsewhere a literal goes
+// before a parameter in every service.
+func (m *match) fresh(n *node) bool {
+	return len(m.seen) == 0 || m.several+m.through > 0 && !slices.Contains(m.seen, n)
 }
 
 // has reports whether the query and header fulfil all conditions.
@@ -226,8 +333,9 @@ func queryValue(query, name string) (string, bool) {
 	return "", false
 }
 
-// understood reports whether every key of the query is one by which the operation
-// was found, or one that is known to change nothing about which it is; each once.
+// understood reports whether the query cannot hide by which operation the request
+// is: keys by which templates are told apart stand once, plainly, in their own
+// spelling. A service that lists its keys (Service.Query) takes no others, each once.
 func (k *compiled) understood(l *leaf, query string) bool {
 	seen := map[string]bool{}
 	for pair := range strings.SplitSeq(query, "&") {
@@ -235,13 +343,22 @@ func (k *compiled) understood(l *leaf, query string) bool {
 		if pair == "" {
 			continue
 		}
-		if plain, err := url.QueryUnescape(key); err != nil || plain != key || seen[key] {
+		tells := k.table.conditions[fold(key)] || k.table.conditions[key]
+		plain, err := url.QueryUnescape(key)
+		switch {
+		case err != nil || plain != key, seen[key] && (tells || k.query != nil):
+			return false
+		case tells && !k.table.conditions[key], tells && strings.ContainsAny(value, "%+"):
+			return false
+		case k.query != nil && !k.allowed(l, key, value):
 			return false
 		}
 		seen[key] = true
-		if !k.query[key] && !slices.Contains(l.need, key) && !slices.Contains(l.need, key+"="+value) && !strings.HasPrefix(strings.ToLower(key), "x-amz-") {
-			return false
-		}
 	}
 	return true
+}
+
+// allowed reports whether a key may stand in the query of an operation.
+func (k *compiled) allowed(l *leaf, key, value string) bool {
+	return k.query[key] || slices.Contains(l.need, key) || slices.Contains(l.need, key+"="+value) || strings.HasPrefix(strings.ToLower(key), "x-amz-")
 }
