@@ -217,6 +217,34 @@ func (p *pairs) rest() {
 	}
 }
 
+// Lines yields every line of the log at path as it stands, over all segments. It is
+// good until the next one. A half-written last line is passed over.
+func Lines(path string) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		done := ""
+		for done != path {
+			f, err := openNext(path, done)
+			if err != nil {
+				yield(nil, err)
+			}
+			if err != nil || f == nil {
+				return
+			}
+			more := true
+			for line, err := range scan(f.From(0)) {
+				if more = yield(line, err) && err == nil; !more {
+					break
+				}
+			}
+			done = f.Name()
+			f.Close()
+			if !more {
+				return
+			}
+		}
+	}
+}
+
 // Events yields every line of the log at path as an event, over all segments. A
 // half-written last line is passed over.
 func Events(path string) iter.Seq2[*Event, error] {

@@ -19,7 +19,7 @@ import (
 )
 
 func (a *app) policyVerbs() *cobra.Command {
-	return group("policy", "Write, test, ask and stage the policy", a.policyCheck(), a.policyTest(), a.policyEval())
+	return group("policy", "Write, test, ask and stage the policy", a.policyCheck(), a.policyTest(), a.policyEval(), a.policyReplay())
 }
 
 // names is the catalogue as a policy's check looks at it.
