@@ -108,20 +108,23 @@ func queryAction(r *Request) (name, why string, err error) {
 		all = append(all, form)
 	}
 	var given []string
+	spelled := false
 	for _, values := range all {
 		for key, v := range values {
 			switch {
 			case key == "Action":
 				given = append(given, v...)
 			case fold(looseName(key)) == "action":
-				return "", "", fmt.Errorf("%w: Action is given in another spelling", ErrAmbiguous)
+				spelled = true
 			}
 		}
 	}
-	switch len(given) {
-	case 0:
+	switch {
+	case len(given) == 0:
 		return "", "no_route", nil
-	case 1:
+	case spelled:
+		return "", "", fmt.Errorf("%w: Action is given in another spelling", ErrAmbiguous)
+	case len(given) == 1:
 		return given[0], "", nil
 	}
 	return "", "", fmt.Errorf("%w: Action is given twice", ErrAmbiguous)

@@ -75,12 +75,24 @@ func fieldLines(b, end []byte) (h http.Header, rest []byte, ok bool) {
 		}
 		name, value, colon := strings.Cut(string(line), ":")
 		key := http.CanonicalHeaderKey(name)
-		if !more || !colon || name == "" || strings.ContainsAny(name, " \t") || strings.ContainsAny(value, "\r\n\x00") || len(h[key]) > 0 {
+		if !more || !colon || !fieldName(name) || strings.ContainsAny(value, "\r\n\x00") || len(h[key]) > 0 {
 			return nil, nil, false
 		}
 		h[key] = []string{strings.Trim(value, " \t")}
 		b = rest
 	}
+}
+
+// fieldName reports whether a name is of letters, digits and hyphens.
+func fieldName(name string) bool {
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-':
+		default:
+			return false
+		}
+	}
+	return name != ""
 }
 
 // field is one field of a multipart form.

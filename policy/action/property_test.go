@@ -136,7 +136,7 @@ func TestEveryOperationIsItsOwn(t *testing.T) {
 			got := outcome(c, r)
 			id, _, _ := strings.Cut(got[0], " ")
 			switch {
-			case len(got) == 1 && id == row.Action:
+			case id == row.Action: // first, where a path can be cut in several ways
 			case odd[row.Action] != "" && id == odd[row.Action]:
 				used[row.Action] = true
 			default:

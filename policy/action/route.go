@@ -137,7 +137,7 @@ func (k *compiled) rest(r *Request, q *policy.Question) error {
 	}
 	var first policy.Act
 	why, err := k.act(r, &m, &first)
-	if why == "" && err == nil && k.table.multi {
+	if why == "" && err == nil && m.rest != nil {
 		why, err = k.otherwise(r, &m, first, q)
 	}
 	if why != "" {
@@ -148,11 +148,12 @@ func (k *compiled) rest(r *Request, q *policy.Question) error {
 	return err
 }
 
-// otherwise adds the other operations that a path would be if a parameter of several
-// segments took more or fewer of them. Which one it is, the service decides, so all
-// must be allowed.
+// otherwise adds the other operations that a path would be if its parameter of several
+// segments took more of them ("branches/{branch+}/protection", "branches/{branch+}").
+// Which one it is, the service decides, so all must be allowed; where none changes
+// anything, that with more literals stands for all.
 func (k *compiled) otherwise(r *Request, m *match, first policy.Act, q *policy.Question) (why string, err error) {
-	through := m.several
+	through := m.rest
 	for len(m.seen) < maxSegments {
 		m.seen, m.through = append(m.seen, m.node), through
 		if !k.table.find(m) {
@@ -161,6 +162,9 @@ func (k *compiled) otherwise(r *Request, m *match, first policy.Act, q *policy.Q
 		var one policy.Act
 		if why, err = k.act(r, m, &one); why != "" || err != nil {
 			return why, err
+		}
+		if !Stronger(first.Action.Access, policy.AccessList) && !Stronger(one.Action.Access, policy.AccessList) {
+			continue
 		}
 		if len(q.Actions) == 0 {
 			q.Actions = append(q.Actions, first)

@@ -64,14 +64,14 @@ type match struct {
 	query        string
 	header       http.Header
 	seen         []*node // templates that are not looked for again
-	through      int     // when some were seen: how many parameters of several segments the first had
+	through      *node   // when some were seen: the parameter of several segments that the first had
 
-	leaf    *leaf
-	node    *node // of leaf
-	link    *link
-	n       int
-	several int               // parameters of several segments among them
-	values  [maxParams]string // escaped
+	leaf   *leaf
+	node   *node // of leaf
+	link   *link
+	rest   *node // the parameter of several segments on the way there
+	n      int
+	values [maxParams]string // escaped
 }
 
 // add puts an operation under its template.
@@ -140,7 +140,7 @@ func (t *table) place(path string) (n *node, params []string, err error) {
 			if several {
 				return nil, nil, errors.New("two parameters take several segments, so that a path can be cut in two ways")
 			}
-			several, t.multi = true, true
+			several = true
 			n = child(&n.rest)
 		default:
 			n = child(&n.param)
@@ -201,7 +201,7 @@ func (n *node) pattern(prefix, suffix string) *node {
 // find looks up a path that has passed checkPath. It returns false when no template
 // with the method fits.
 func (t *table) find(m *match) bool {
-	m.leaf, m.link, m.n, m.several = nil, nil, 0, 0
+	m.leaf, m.link, m.rest, m.n = nil, nil, nil, 0
 	return t.root.walk(m.path[1:], 0, m)
 }
 
@@ -234,11 +234,11 @@ func (n *node) walk(path string, depth int, m *match) bool {
 // several tries a parameter of one segment, then of two, and so on, so that a
 // literal behind it wins over a longer value.
 func (n *node) several(path string, depth int, m *match) bool {
-	m.several++
+	m.rest = n
 	if n.cut(path, depth, m) {
 		return true
 	}
-	m.several--
+	m.rest = nil
 	return false
 }
 
@@ -298,10 +298,10 @@ func (n *node) offer(m *match) bool {
 }
 
 // fresh reports whether a template has not been seen. Of those that come after the
-// first, only one that cuts the path in another way counts: elsewhere a literal goes
-// before a parameter in every service.
+// first, only one counts whose parameter of several segments is the same, but takes
+// more of them: elsewhere a literal goes before a parameter in every service.
 func (m *match) fresh(n *node) bool {
-	return len(m.seen) == 0 || m.several+m.through > 0 && !slices.Contains(m.seen, n)
+	return len(m.seen) == 0 || m.rest == m.through && !slices.Contains(m.seen, n)
 }
 
 // has reports whether the query and header fulfil all conditions.
