@@ -61,7 +61,7 @@ func vault(t testing.TB) *bench {
 		{ID: "gh", Service: "github", Owner: "org", Kind: KindBearer},
 		{ID: "slack", Service: "slack", Owner: "org", Kind: KindBearer},
 	} {
-		if err := v.Add(ctx, c, NewSecret([]byte(canary+"\n"))); err != nil {
+		if err := v.Add(ctx, c, NewSecret([]byte(strings.Replace(canary, "ghp_", map[string]string{"github": "ghp_", "slack": "xoxb-"}[c.Service], 1)+"\n"))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -130,21 +130,21 @@ func TestPresentAndSwap(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			out := &Outgoing{Target: q.Request.Target(), Header: r.Header, RawQuery: r.RawQuery}
+			out := &Outgoing{Target: q.Request.Target(), Header: r.Header, Path: r.Path, RawQuery: r.RawQuery}
 			for name, bad := range map[string]*policy.Permit{"none": nil, "zero": {}} {
-				if err := b.Swap(bad, &p, out); !errors.Is(err, policy.ErrNoPermit) {
+				if err := b.Swap(t.Context(), bad, &p, out); !errors.Is(err, policy.ErrNoPermit) {
 					t.Errorf("permit %s: %v", name, err)
 				}
 			}
 			other := *out
 			other.Target.Path = "/other"
-			if err := b.Swap(permit, &p, &other); !errors.Is(err, policy.ErrNoPermit) {
+			if err := b.Swap(t.Context(), permit, &p, &other); !errors.Is(err, policy.ErrNoPermit) {
 				t.Errorf("another target: %v", err)
 			}
-			if err := b.Swap(permit, &Presented{Credential: &policy.Credential{}, handle: p.handle}, out); p.handle != nil && !errors.Is(err, policy.ErrNoPermit) {
+			if err := b.Swap(t.Context(), permit, &Presented{Credential: &policy.Credential{}, handle: p.handle, cred: p.cred}, out); p.handle != nil && !errors.Is(err, policy.ErrNoPermit) {
 				t.Errorf("another credential: %v", err)
 			}
-			if err := b.Swap(permit, &p, out); err != nil {
+			if err := b.Swap(t.Context(), permit, &p, out); err != nil {
 				t.Fatal(err)
 			}
 			if got := tc.want(out.Header, out.RawQuery); got != tc.then {
@@ -274,7 +274,7 @@ func TestVaultPersists(t *testing.T) {
 	if _, err := again.Present(r); !errors.Is(err, ErrHandleUnknown) {
 		t.Errorf("a revoked handle after reopening: %v", err)
 	}
-	if s, err := again.secret(again.credentials["gh"]); err != nil || string(*s.b) != canary {
+	if how, err := again.opened(t.Context(), again.credentials["gh"]); err != nil || how.(*static).text != canary {
 		t.Errorf("secret: %v", err)
 	}
 	other, _ := NewKey()
@@ -356,16 +356,29 @@ func TestAddRefuses(t *testing.T) {
 		secret string
 		want   error
 	}{
-		"duplicate":       {func(c *Credential) { c.ID = "gh" }, "x", ErrDuplicate},
-		"no id":           {func(c *Credential) { c.ID = "" }, "x", ErrInvalid},
-		"odd id":          {func(c *Credential) { c.ID = "a/b" }, "x", ErrInvalid},
-		"no service":      {func(c *Credential) { c.Service = "" }, "x", ErrInvalid},
-		"odd owner":       {func(c *Credential) { c.Owner = "alice" }, "x", ErrInvalid},
-		"unknown kind":    {func(c *Credential) { c.Kind = "bearrer" }, "x", ErrInvalid},
-		"header, no name": {func(c *Credential) { c.Kind = KindHeader }, "x", ErrInvalid},
-		"empty":           {func(*Credential) {}, "\n", ErrInvalid},
-		"line break":      {func(*Credential) {}, "a\r\nX: y", ErrInvalid},
-		"NUL":             {func(*Credential) {}, "a\x00", ErrInvalid},
+		"duplicate":        {func(c *Credential) { c.ID = "gh" }, "x", ErrDuplicate},
+		"no id":            {func(c *Credential) { c.ID = "" }, "x", ErrInvalid},
+		"odd id":           {func(c *Credential) { c.ID = "a/b" }, "x", ErrInvalid},
+		"no service":       {func(c *Credential) { c.Service = "" }, "x", ErrInvalid},
+		"odd owner":        {func(c *Credential) { c.Owner = "alice" }, "x", ErrInvalid},
+		"unknown kind":     {func(c *Credential) { c.Kind = "bearrer" }, "x", ErrInvalid},
+		"header, no name":  {func(c *Credential) { c.Kind = KindHeader }, "x", ErrInvalid},
+		"empty":            {func(*Credential) {}, "\n", ErrInvalid},
+		"line break":       {func(*Credential) {}, "a\r\nX: y", ErrInvalid},
+		"NUL":              {func(*Credential) {}, "a\x00", ErrInvalid},
+		"Slack's token":    {func(*Credential) {}, "xoxb-1-2-3", ErrShape},
+		"a handle":         {func(*Credential) {}, b.handle["mine"], ErrShape},
+		"no setting":       {func(c *Credential) { c.Kind = KindClient }, "x", ErrInvalid},
+		"odd setting":      {func(c *Credential) { c.Settings = map[string]string{"client_id": "x"} }, "x", ErrInvalid},
+		"several, no JSON": {func(c *Credential) { c.Kind = KindSeveral }, "x", ErrShape},
+		"several, one":     {func(c *Credential) { c.Kind = KindSeveral }, `{"header:A": "x"}`, ErrShape},
+		"no private key": {func(c *Credential) {
+			c.Kind, c.Settings = KindGitHubApp, map[string]string{"app_id": "1", "installation_id": "2"}
+		}, "x", ErrShape},
+		"token endpoint in clear": {func(c *Credential) {
+			c.Kind, c.Settings = KindClient, map[string]string{"client_id": "1", "token_url": "http://a/b"}
+		}, "x", ErrInvalid},
+		"no such source": {func(c *Credential) { c.Source = "vaultt:x" }, "", ErrInvalid},
 	} {
 		c := ok
 		tc.change(&c)
@@ -397,9 +410,9 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 }
 
 func TestBasicUserSecretWithColon(t *testing.T) {
-	p := Presented{text: "h", place: Place{kind: KindBasic}}
+	p := Presented{spot: spot{text: "h", place: Place{kind: KindBasic}}}
 	out := &Outgoing{Header: http.Header{"Authorization": {basic("h", "x")}}}
-	if err := p.write("a:b", out); !errors.Is(err, ErrUnavailable) {
+	if err := (&use{&p, out}).write("a:b"); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -2,37 +2,43 @@ package credential
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 )
 
-// Kinds of credentials: where and how the secret is applied.
-const (
-	KindBearer = "bearer" // Authorization: Bearer SECRET
-	KindBasic  = "basic"  // one half of Authorization: Basic
-	KindHeader = "header" // a field of its own
-	KindQuery  = "query"  // a query parameter
-)
-
-// Kinds lists all kinds.
-var Kinds = [...]string{KindBearer, KindBasic, KindHeader, KindQuery}
-
-// Place is where in a request a service takes credentials.
-type Place struct {
-	kind string
-	name string // canonical field name, or query key
-}
-
-// Places are those of one service, with what goes along with them.
+// Places is where in a request a service takes credentials, with what goes along
+// with them.
 type Places struct {
 	list    []Place
 	Foreign bool // credentials that are no handles may pass
 	Cookies bool // cookies may pass
+	path    []Place
+	body    []string // fields
+}
+
+// Place is one place of a request.
+type Place struct {
+	kind string
+	name string // canonical field name, query key, cookie, body field or path pattern
+}
+
+// placeForms says how each place is written, and what its name is for those that
+// have one.
+var placeForms = map[string]string{
+	KindBearer: "", KindBasic: "", KindAWS: "", KindOAuth1: "",
+	KindHeader: "the field's name is missing, as in header:X-Api-Key",
+	KindQuery:  "the parameter's name is missing, as in query:api_key",
+	KindCookie: "the cookie's name is missing, as in cookie:session",
+	KindBody:   "the field's name is missing, as in body:token",
+	KindPath:   "the pattern is missing, as in path:/bot*",
 }
 
 // ParsePlaces reads places as catalogues write them: bearer, basic, header:NAME,
-// query:KEY.
+// query:KEY, cookie:NAME, body:FIELD of a form or of a JSON object, path:PATTERN,
+// aws, oauth1. The last * of a pattern is where the credential stands: the rest of
+// one segment of the path.
 func ParsePlaces(texts []string) (Places, error) {
 	var p Places
 	for _, s := range texts {
@@ -42,28 +48,37 @@ func ParsePlaces(texts []string) (Places, error) {
 			return Places{}, err
 		}
 		p.list = append(p.list, place)
+		switch kind {
+		case KindPath:
+			p.path = append(p.path, place)
+		case KindBody:
+			p.body = append(p.body, name)
+		}
 	}
 	return p, nil
 }
 
 func newPlace(kind, name string) (Place, error) {
-	switch kind {
-	case KindBearer:
+	missing, known := placeForms[kind]
+	switch {
+	case !known:
+		return Place{}, fmt.Errorf("place %q is not known; the places are %s", kind, strings.Join(slices.Sorted(maps.Keys(placeForms)), ", "))
+	case missing == "":
 		return Place{kind: kind}, nil
-	case KindBasic:
-		return Place{kind: kind}, nil
-	case KindHeader:
-		if name == "" {
-			return Place{}, fmt.Errorf("place %q: the field's name is missing, as in header:X-Api-Key", kind)
-		}
-		return Place{kind, http.CanonicalHeaderKey(name)}, nil
-	case KindQuery:
-		if name == "" {
-			return Place{}, fmt.Errorf("place %q: the parameter's name is missing, as in query:api_key", kind)
-		}
-		return Place{kind, name}, nil
+	case name == "":
+		return Place{}, fmt.Errorf("place %q: %s", kind, missing)
+	case kind == KindHeader:
+		name = http.CanonicalHeaderKey(name)
+	case kind == KindPath && (name[0] != '/' || !strings.Contains(name, "*")):
+		return Place{}, fmt.Errorf("place %q: %q is not a path with a *, as /bot* is", kind, name)
 	}
-	return Place{}, fmt.Errorf("kind %q is not known; the kinds are %s", kind, strings.Join(Kinds[:], ", "))
+	return Place{kind, name}, nil
+}
+
+// parsePlace reads one place.
+func parsePlace(text string) (Place, error) {
+	kind, name, _ := strings.Cut(text, ":")
+	return newPlace(kind, name)
 }
 
 // String writes the place as ParsePlaces reads it.
@@ -76,6 +91,11 @@ func (p Place) String() string {
 
 func (p *Places) has(at Place) bool {
 	return slices.Contains(p.list, at)
+}
+
+// takes reports whether there is a place of that kind.
+func (p *Places) takes(kind string) bool {
+	return slices.ContainsFunc(p.list, func(at Place) bool { return at.kind == kind })
 }
 
 // sensitiveHeaders are the fields in which some service or other takes a

@@ -37,13 +37,19 @@ var (
 
 // Request is what Present looks at. Field names are canonical.
 type Request struct {
+	Method   string
+	Host     string // as it goes out
 	Header   http.Header
-	Path     string // escaped
+	Path     string // escaped; what HidePath took out is not in it
 	RawQuery string
+	InPath   *Inside   // what HidePath took out
+	InBody   []*Inside // what HideBody took out
 	Session  string
 	Service  string // empty for a host that no catalogue names
 	Places   *Places
 	Now      time.Time
+	// Whole reads the whole body, for signatures over it, unless it is longer than max.
+	Whole func(max int) ([]byte, error)
 }
 
 // Presented is the credential that a request presents, found and not opened. The
@@ -53,9 +59,20 @@ type Presented struct {
 	Fingerprint string // keyed, of the handle or of a foreign credential
 
 	handle *Handle
-	text   string // the handle as it stands in the request
+	cred   *kept
+	spot
+	more   []spot   // where else the handle stands, for kinds that have several places
+	was    []string // the field as it was, for kinds that mint tokens
+	token  *token   // with which the request went out, for kinds that mint them
+	signed *signed  // the agent's own signature, for kinds that sign
+}
+
+// spot is one place in which a handle stands.
+type spot struct {
 	place  Place
-	field  string // canonical field name
+	field  string  // canonical field name
+	text   string  // the handle as it stands there
+	inside *Inside // in the path or the body
 }
 
 // Present finds the credential that a request presents: the one handle of its
@@ -70,6 +87,9 @@ func (v *Vault) Present(r *Request) (Presented, error) {
 		}
 	}
 	if err = v.query(&p, r); err != nil {
+		return p, err
+	}
+	if err = v.inside(&p, r); err != nil {
 		return p, err
 	}
 	if findToken(r.Path) {
@@ -93,7 +113,7 @@ func (v *Vault) field(p *Presented, r *Request, name string, values []string) er
 		if len(values) != 1 {
 			return fmt.Errorf("%w: the field %s stands %d times", ErrAmbiguousCredential, name, len(values))
 		}
-		return v.take(p, r, Place{KindHeader, name}, name, values[0])
+		return v.take(p, r, spot{place: Place{KindHeader, name}, field: name, text: values[0]})
 	}
 	if strings.IndexByte(name, '_') >= 0 && v.underscored(r, name) {
 		return fmt.Errorf("%w: the field %s, which some servers take for another", ErrForeignCredential, name)
@@ -126,13 +146,13 @@ func (v *Vault) authorization(p *Presented, r *Request, values []string) error {
 	value = strings.TrimLeft(value, " ")
 	switch {
 	case value == "": // one word is the credential, whatever it looks like
-		return v.take(p, r, Place{kind: KindBearer}, "Authorization", scheme)
+		return v.take(p, r, spot{place: Place{kind: KindBearer}, field: "Authorization", text: scheme})
 	case findToken(scheme):
 		return fmt.Errorf("%w: the scheme of Authorization", ErrProxyToken)
 	case findEncoded(scheme):
 		return fmt.Errorf("%w: the scheme of Authorization", ErrHandlePlace)
 	case !strings.EqualFold(scheme, "basic"):
-		return v.take(p, r, Place{kind: KindBearer}, "Authorization", value)
+		return v.take(p, r, spot{place: Place{kind: KindBearer}, field: "Authorization", text: value})
 	}
 	user, pass, err := basicHalves(value)
 	if err != nil {
@@ -153,7 +173,7 @@ func (v *Vault) authorization(p *Presented, r *Request, values []string) error {
 	case findEncoded(user) || findToken(user):
 		return fmt.Errorf("%w: the user name of Basic", ErrHandlePlace)
 	}
-	return v.take(p, r, Place{kind: KindBasic}, "Authorization", half)
+	return v.take(p, r, spot{place: Place{kind: KindBasic}, field: "Authorization", text: half})
 }
 
 // basicHalves decodes Basic credentials, RFC 7617.
@@ -169,24 +189,64 @@ func basicHalves(encoded string) (user, pass string, err error) {
 	return user, pass, nil
 }
 
-// cookies lets only those pass that name no user.
+// cookies takes a handle where the service or its credential has a cookie, and lets
+// of the others only those pass that name no user.
 func (v *Vault) cookies(p *Presented, r *Request, values []string) error {
 	for _, value := range values {
 		if findToken(value) {
 			return fmt.Errorf("%w: a cookie", ErrProxyToken)
 		}
-		if findEncoded(value) {
-			return fmt.Errorf("%w: a cookie", ErrHandlePlace)
-		}
-		if r.Places.Cookies || r.Places.Foreign {
-			continue
-		}
 		for pair := range strings.SplitSeq(value, ";") {
-			name, _, _ := strings.Cut(strings.TrimSpace(pair), "=")
-			if name != "" && !infrastructureCookies[name] {
-				p.Fingerprint = v.prints.fingerprint(value)
-				return fmt.Errorf("%w: a cookie", ErrForeignCredential)
+			if err := v.cookie(p, r, strings.TrimSpace(pair)); err != nil {
+				return err
 			}
+		}
+	}
+	return nil
+}
+
+func (v *Vault) cookie(p *Presented, r *Request, pair string) error {
+	name, text, _ := strings.Cut(pair, "=")
+	at := Place{KindCookie, name}
+	switch {
+	case name == "":
+		return nil
+	case r.Places.has(at) || IsHandle(text) && r.Places.takes(KindCookie):
+		return v.take(p, r, spot{place: at, text: text})
+	case IsHandle(text) && v.keepsIn(text, at):
+		return v.take(p, r, spot{place: at, text: text})
+	case findEncoded(pair):
+		return fmt.Errorf("%w: a cookie", ErrHandlePlace)
+	case r.Places.Cookies || r.Places.Foreign || infrastructureCookies[name]:
+		return nil
+	}
+	p.Fingerprint = v.prints.fingerprint(pair)
+	return fmt.Errorf("%w: a cookie", ErrForeignCredential)
+}
+
+// keepsIn reports whether the credential of a handle has its place there.
+func (v *Vault) keepsIn(text string, at Place) bool {
+	body, _ := payload(text)
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	h := v.byID[body[len(mark):len(mark)+idLen]]
+	if h == nil {
+		return false
+	}
+	k := h.cred.Load()
+	return k != nil && k.place == at
+}
+
+// inside looks at what was taken out of the path and the body.
+func (v *Vault) inside(p *Presented, r *Request) error {
+	if r.InPath != nil {
+		if err := v.take(p, r, spot{place: r.InPath.place, text: r.InPath.text, inside: r.InPath}); err != nil {
+			return err
+		}
+	}
+	for _, in := range r.InBody {
+		if err := v.take(p, r, spot{place: in.place, text: in.text, inside: in}); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -209,7 +269,7 @@ func (v *Vault) query(p *Presented, r *Request) error {
 			if err != nil {
 				return fmt.Errorf("%w: a query parameter that cannot be read", ErrForeignCredential)
 			}
-			if err := v.take(p, r, place, "", plain); err != nil {
+			if err := v.take(p, r, spot{place: place, text: plain}); err != nil {
 				return err
 			}
 			continue
@@ -225,13 +285,10 @@ func (v *Vault) query(p *Presented, r *Request) error {
 }
 
 // take judges what stands in a place for credentials.
-func (v *Vault) take(p *Presented, r *Request, at Place, field, text string) error {
-	body, ok := payload(text)
+func (v *Vault) take(p *Presented, r *Request, s spot) error {
+	body, ok := payload(s.text)
 	if !ok {
-		return v.foreign(p, r, text)
-	}
-	if p.handle != nil {
-		return ErrAmbiguousCredential
+		return v.foreign(p, r, s.text)
 	}
 	v.mu.RLock()
 	h := v.byID[body[len(mark):len(mark)+idLen]]
@@ -244,9 +301,18 @@ func (v *Vault) take(p *Presented, r *Request, at Place, field, text string) err
 		p.Fingerprint = v.prints.fingerprint(body)
 		return ErrHandleUnknown
 	}
+	return v.accept(p, r, h, body, s)
+}
+
+// accept judges whether a handle that is one may stand where it does.
+func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot) error {
+	k := h.cred.Load()
+	if p.handle != nil && (p.handle != h || k == nil || k.Kind != KindSeveral) {
+		return ErrAmbiguousCredential
+	}
 	p.Fingerprint = v.printOf(h, body)
-	if h.cred != nil {
-		p.Credential = &h.cred.public
+	if k != nil {
+		p.Credential = &k.public
 	}
 	switch {
 	case h.Session != r.Session:
@@ -257,10 +323,14 @@ func (v *Vault) take(p *Presented, r *Request, at Place, field, text string) err
 		return ErrHandleRevoked
 	case !r.Now.Before(h.Expires):
 		return ErrHandleExpired
-	case !r.Places.has(at) && h.cred.place != at:
-		return fmt.Errorf("%w: %s", ErrHandlePlace, at.kind)
+	case !r.Places.has(s.place) && k.place != s.place:
+		return fmt.Errorf("%w: %s", ErrHandlePlace, s.place.kind)
 	}
-	p.handle, p.text, p.place, p.field = h, text, at, field
+	if p.handle != nil {
+		p.more = append(p.more, s)
+		return nil
+	}
+	p.handle, p.cred, p.spot = h, k, s
 	return nil
 }
 
@@ -287,103 +357,4 @@ func (v *Vault) foreign(p *Presented, r *Request, text string) error {
 	}
 	p.Fingerprint = v.prints.fingerprint(text)
 	return ErrForeignCredential
-}
-
-// Outgoing is the part of a request into which a secret is written.
-type Outgoing struct {
-	Target   policy.Target
-	Header   http.Header // canonical names
-	RawQuery string
-}
-
-// Swap puts the secret where its handle stands, if the permit allows this request
-// with this credential. It is called after the decision is on record; on an error
-// nothing has been written.
-func (v *Vault) Swap(permit *policy.Permit, p *Presented, out *Outgoing) error {
-	if err := permit.Covers(out.Target); err != nil {
-		return err
-	}
-	allowed := permit.Credential()
-	if p.handle == nil {
-		if allowed != nil {
-			return policy.ErrNoPermit
-		}
-		return nil
-	}
-	if allowed == nil || allowed != p.Credential {
-		return policy.ErrNoPermit
-	}
-	if p.handle.Revoked() {
-		return ErrHandleRevoked
-	}
-	s, err := v.secret(p.handle.cred)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	p.handle.uses.Add(1)
-	return p.write(string(*s.b), out)
-}
-
-// secret opens a credential, or returns it as it was opened before.
-func (v *Vault) secret(k *kept) (Secret, error) {
-	if s := k.open.Load(); s != nil {
-		return *s, nil
-	}
-	s, err := v.key.open(k.Sealed, belongs(&k.Credential))
-	if err != nil {
-		return Secret{}, err
-	}
-	k.open.Store(&s)
-	return s, nil
-}
-
-// write replaces the handle's text by the secret.
-func (p *Presented) write(secret string, out *Outgoing) error {
-	switch p.place.kind {
-	case KindBearer, KindHeader:
-		old := out.Header[p.field]
-		if len(old) != 1 || !strings.HasSuffix(old[0], p.text) {
-			return ErrHandlePlace
-		}
-		out.Header[p.field] = []string{old[0][:len(old[0])-len(p.text)] + secret}
-	case KindBasic:
-		scheme, value, _ := strings.Cut(out.Header.Get("Authorization"), " ")
-		user, pass, err := basicHalves(strings.TrimLeft(value, " "))
-		if err != nil {
-			return ErrHandlePlace
-		}
-		if user == p.text {
-			if strings.IndexByte(secret, ':') >= 0 {
-				return fmt.Errorf("%w: a colon cannot stand in the user name of Basic", ErrUnavailable)
-			}
-			user = secret
-		} else {
-			pass = secret
-		}
-		out.Header["Authorization"] = []string{scheme + " " + base64.StdEncoding.EncodeToString([]byte(user+":"+pass))}
-	case KindQuery:
-		raw, ok := p.replaceInQuery(out.RawQuery, url.QueryEscape(secret))
-		if !ok {
-			return ErrHandlePlace
-		}
-		out.RawQuery = raw
-	default:
-		return ErrHandlePlace
-	}
-	return nil
-}
-
-// replaceInQuery changes the value that is the handle and no other byte.
-func (p *Presented) replaceInQuery(raw, secret string) (string, bool) {
-	pairs := strings.Split(raw, "&")
-	for i, pair := range pairs {
-		key, value, _ := strings.Cut(pair, "=")
-		name, err := url.QueryUnescape(key)
-		text, verr := url.QueryUnescape(value)
-		if err == nil && verr == nil && name == p.place.name && text == p.text {
-			pairs[i] = key + "=" + secret
-			return strings.Join(pairs, "&"), true
-		}
-	}
-	return raw, false
 }

@@ -12,32 +12,16 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"io"
-	"log/slog"
 	"sync"
+
+	"chaperone/credential/internal/secret"
 )
 
-// Secret holds bytes that nothing prints: no format verb, logger or encoder. They
-// sit behind a pointer because fmt skips methods of unexported fields and would
-// print a slice.
-type Secret struct{ b *[]byte }
-
-const redacted = "[secret]"
+// Secret holds bytes that nothing prints: no format verb, logger or encoder.
+type Secret = secret.Secret
 
 // NewSecret keeps a copy of b.
-func NewSecret(b []byte) Secret {
-	c := append([]byte(nil), b...)
-	return Secret{&c}
-}
-
-// Format implements [fmt.Formatter] for every verb.
-func (Secret) Format(s fmt.State, _ rune) { io.WriteString(s, redacted) }
-
-// LogValue implements [slog.LogValuer].
-func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText implements [encoding.TextMarshaler], and by it JSON.
-func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+func NewSecret(b []byte) Secret { return secret.New(b) }
 
 // Key is the installation's key, from which all others are derived. It prints as
 // a Secret does.
@@ -67,11 +51,11 @@ func ParseKey(b []byte) (Key, error) {
 }
 
 // Bytes returns the key for whoever stores it.
-func (k Key) Bytes() []byte { return append([]byte(nil), *k.b...) }
+func (k Key) Bytes() []byte { return append([]byte(nil), secret.Reveal(k.Secret)...) }
 
 // derive returns a key for one purpose, RFC 5869.
 func (k Key) derive(purpose string, salt []byte) ([]byte, error) {
-	return hkdf.Key(sha256.New, *k.b, salt, "chaperone "+purpose, KeySize)
+	return hkdf.Key(sha256.New, secret.Reveal(k.Secret), salt, "chaperone "+purpose, KeySize)
 }
 
 // saltSize is the length of the salt that makes each sealing key a new one, in bytes.
@@ -88,7 +72,7 @@ func (k Key) seal(s Secret, belongs string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(salt, aead.Seal(nil, nil, *s.b, []byte(belongs))...), nil
+	return append(salt, aead.Seal(nil, nil, secret.Reveal(s), []byte(belongs))...), nil
 }
 
 // open decrypts what seal made for the same key and belonging.
@@ -104,7 +88,7 @@ func (k Key) open(sealed []byte, belongs string) (Secret, error) {
 	if err != nil {
 		return Secret{}, fmt.Errorf("%w: it does not open what is in the store; it is another installation's, or the store was changed", ErrKey)
 	}
-	return Secret{&b}, nil
+	return secret.New(b), nil
 }
 
 func (k Key) aead(salt []byte) (cipher.AEAD, error) {

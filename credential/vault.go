@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"chaperone/policy"
 	"chaperone/store"
 )
@@ -24,8 +26,16 @@ type Credential struct {
 	Service string    `json:"service"`
 	Owner   string    `json:"owner"` // human:H, agent:A or org
 	Kind    string    `json:"kind"`
-	Place   string    `json:"place,omitzero"` // field or parameter name for kinds header and query
+	Place   string    `json:"place,omitzero"` // field, parameter or cookie for the kinds that have one; any place for those that mint
 	Created time.Time `json:"created"`
+	// Settings are what the kind needs beside its secret.
+	Settings map[string]string `json:"settings,omitzero"`
+	// Source says where the secret is fetched from when it is used; empty: it is
+	// sealed in the store.
+	Source string `json:"source,omitzero"`
+	// Cache is how long what was fetched is used; zero: DefaultCache.
+	Cache   time.Duration `json:"cache,omitzero"`
+	Rotated time.Time     `json:"rotated,omitzero"` // when the secret was last replaced
 }
 
 var (
@@ -51,6 +61,9 @@ type Vault struct {
 	tokens  mac // under which session tokens are stored
 	prints  mac // fingerprints in records
 
+	outside Outside
+	flights singleflight.Group // one fetch at a time of each credential
+
 	mu          sync.RWMutex
 	credentials map[string]*kept
 	byID        map[string]*Handle
@@ -59,15 +72,32 @@ type Vault struct {
 // kept is a credential in memory.
 type kept struct {
 	Credential
-	Sealed  []byte `json:"sealed"`
+	Sealed  []byte `json:"sealed,omitzero"` // nil: the material is at its source
 	place   Place
-	public  policy.Credential // as policy sees it
-	open    atomic.Pointer[Secret]
+	kind    *Kind
+	public  policy.Credential     // as policy sees it
+	open    atomic.Pointer[ready] // nil: not opened yet
+	trouble atomic.Pointer[Trouble]
 	removed atomic.Bool // no handle opens it any more, not even one that is being issued
 }
 
-func (k *kept) publish() {
+// Trouble is why a credential could not be used when that was last tried.
+type Trouble struct {
+	Time time.Time `json:"time"`
+	What string    `json:"what"`
+}
+
+// settle makes what follows from the description.
+func (k *kept) settle() error {
+	var err error
+	if k.kind, err = kindOf(k.Kind); err != nil {
+		return err
+	}
+	if k.place, err = k.kind.place(&k.Credential); err != nil {
+		return err
+	}
 	k.public = policy.Credential{ID: k.ID, Owner: k.Owner, Kind: k.Kind, Service: k.Service}
+	return k.kind.checkSettings(k.Settings)
 }
 
 // Handle is what is known of one handle. Its fields are read-only; Revoked may
@@ -83,12 +113,16 @@ type Handle struct {
 	revoked    atomic.Bool
 	gone       atomic.Bool // from the store as well
 	uses       atomic.Int64
-	cred       *kept
+	cred       atomic.Pointer[kept] // nil: it was removed
 }
 
 // Revoked reports whether the handle was revoked.
 func (h *Handle) Revoked() bool {
-	return h.revoked.Load() || h.cred == nil || h.cred.removed.Load()
+	if h.revoked.Load() {
+		return true
+	}
+	k := h.cred.Load()
+	return k == nil || k.removed.Load()
 }
 
 // Uses returns how many requests the handle was swapped in since the program started.
@@ -150,12 +184,11 @@ func (v *Vault) load(ctx context.Context) error {
 			err = json.Unmarshal(e.Value, k)
 		}
 		if err == nil {
-			k.place, err = newPlace(k.Kind, k.Place)
+			err = k.settle()
 		}
 		if err != nil {
 			return fmt.Errorf("credential %q: %w", strings.TrimPrefix(e.Name, credentialPrefix), err)
 		}
-		k.publish()
 		v.credentials[k.ID] = k
 	}
 	for e, err := range v.kv.Scan(ctx, handlePrefix) {
@@ -170,28 +203,25 @@ func (v *Vault) load(ctx context.Context) error {
 		if _, err := hex.Decode(h.sum[:], []byte(s.Sum)); err != nil {
 			return fmt.Errorf("handle: %w", err)
 		}
-		h.cred = v.credentials[s.Credential] // nil, and the handle revoked, if it was removed
+		h.cred.Store(v.credentials[s.Credential]) // nil, and the handle revoked, if it was removed
 		v.byID[h.ID] = h
 	}
 	return nil
 }
 
-// Add seals a secret and keeps it as c. One newline at its end is taken for the
-// editor's and dropped.
+// Add keeps c with its secret sealed, or without one where c has a source. The
+// secret is looked at first: one that its kind cannot use is refused.
 func (v *Vault) Add(ctx context.Context, c Credential, s Secret) error {
-	place, err := checkCredential(&c)
-	if err != nil {
+	if err := checkCredential(&c); err != nil {
 		return err
 	}
-	if s, err = checkSecret(s); err != nil {
+	k := &kept{Credential: c}
+	if err := k.settle(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err := v.seal(k, s); err != nil {
 		return err
 	}
-	sealed, err := v.key.seal(s, belongs(&c))
-	if err != nil {
-		return fmt.Errorf("sealing: %w", err)
-	}
-	k := &kept{Credential: c, Sealed: sealed, place: place}
-	k.publish()
 	b, err := json.Marshal(k)
 	if err != nil {
 		return err
@@ -209,25 +239,93 @@ func (v *Vault) Add(ctx context.Context, c Credential, s Secret) error {
 	return nil
 }
 
-func belongs(c *Credential) string { return c.ID + "\n" + c.Service + "\n" + c.Kind + "\n" + c.Place }
+// seal checks a secret and seals it into k.
+func (v *Vault) seal(k *kept, s Secret) error {
+	if k.Source != "" {
+		if !s.Empty() {
+			return fmt.Errorf("%w: it has a source and a secret", ErrInvalid)
+		}
+		return v.outside.checkSource(k.Source)
+	}
+	if s.Empty() {
+		return fmt.Errorf("%w: the secret is empty", ErrInvalid)
+	}
+	if _, err := k.kind.open(&opening{v, k, s}); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	var err error
+	if k.Sealed, err = v.key.seal(s, belongs(&k.Credential)); err != nil {
+		return fmt.Errorf("sealing: %w", err)
+	}
+	return nil
+}
 
-func checkCredential(c *Credential) (Place, error) {
+// Replace puts another secret, or another source, behind a credential. Its handles
+// stay what they are, and the next request that presents one uses it.
+func (v *Vault) Replace(ctx context.Context, id, source string, s Secret) error {
+	v.mu.RLock()
+	old := v.credentials[id]
+	v.mu.RUnlock()
+	if old == nil {
+		return fmt.Errorf("%w: %s", ErrUnknown, id)
+	}
+	k := &kept{Credential: old.Credential}
+	k.Source, k.Rotated = source, v.now().UTC()
+	if err := k.settle(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err := v.seal(k, s); err != nil {
+		return err
+	}
+	b, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	e, err := v.kv.Load(ctx, credentialPrefix+id)
+	if err == nil {
+		e.Value = b
+		_, err = v.kv.Save(ctx, e)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping credential: %w", err)
+	}
+	v.forgetTokens(ctx, id)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.credentials[id] = k
+	for _, h := range v.byID {
+		if h.Credential == id {
+			h.cred.Store(k)
+		}
+	}
+	return nil
+}
+
+// belongs is all of a credential to which its secret is bound: with another service,
+// place or setting beside it, it does not open.
+func belongs(c *Credential) string {
+	text := c.ID + "\n" + c.Service + "\n" + c.Kind + "\n" + c.Place
+	for _, name := range slices.Sorted(maps.Keys(c.Settings)) {
+		text += "\n" + name + "=" + c.Settings[name]
+	}
+	return text
+}
+
+func checkCredential(c *Credential) error {
 	switch {
 	case !IsName(c.ID):
-		return Place{}, fmt.Errorf("%w: id %q (letters, digits, - _ . and at most 64 of them)", ErrInvalid, c.ID)
+		return fmt.Errorf("%w: id %q (letters, digits, - _ . and at most 64 of them)", ErrInvalid, c.ID)
 	case c.Service == "":
-		return Place{}, fmt.Errorf("%w: the service is missing", ErrInvalid)
+		return fmt.Errorf("%w: the service is missing", ErrInvalid)
 	case c.Owner != "org" && !strings.HasPrefix(c.Owner, "human:") && !strings.HasPrefix(c.Owner, "agent:"):
-		return Place{}, fmt.Errorf("%w: owner %q (human:H, agent:A or org)", ErrInvalid, c.Owner)
-	}
-	p, err := newPlace(c.Kind, c.Place)
-	if err != nil {
-		return Place{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: owner %q (human:H, agent:A or org)", ErrInvalid, c.Owner)
+	case c.Cache < 0 || c.Cache > MaxCache:
+		return fmt.Errorf("%w: cache %v (at most %v)", ErrInvalid, c.Cache, MaxCache)
 	}
 	if c.Created.IsZero() {
 		c.Created = time.Now().UTC().Truncate(time.Second)
 	}
-	return p, nil
+	return nil
 }
 
 // IsName reports whether s may be the id of an agent or a credential.
@@ -243,24 +341,6 @@ func IsName(s string) bool {
 	return true
 }
 
-// checkSecret refuses what could not go into a field: it would end the field and
-// begin another (RFC 9110 section 5.5).
-func checkSecret(s Secret) (Secret, error) {
-	if s.b == nil {
-		return s, fmt.Errorf("%w: the secret is empty", ErrInvalid)
-	}
-	b := strings.TrimSuffix(strings.TrimSuffix(string(*s.b), "\n"), "\r")
-	if b == "" {
-		return s, fmt.Errorf("%w: the secret is empty", ErrInvalid)
-	}
-	for i := 0; i < len(b); i++ {
-		if b[i] < ' ' || b[i] == 0x7f {
-			return s, fmt.Errorf("%w: the secret holds a line break or another control byte", ErrInvalid)
-		}
-	}
-	return NewSecret([]byte(b)), nil
-}
-
 // Remove forgets a credential and revokes its handles. After an error the handles
 // are revoked all the same, and Remove may be called again.
 func (v *Vault) Remove(ctx context.Context, id string) error {
@@ -272,7 +352,7 @@ func (v *Vault) Remove(ctx context.Context, id string) error {
 	}
 	k.removed.Store(true)
 	_, err := v.Revoke(ctx, func(h *Handle) bool { return h.Credential == id })
-	if err = errors.Join(err, v.kv.Delete(ctx, credentialPrefix+id)); err != nil {
+	if err = errors.Join(err, v.forgetTokens(ctx, id), v.kv.Delete(ctx, credentialPrefix+id)); err != nil {
 		return fmt.Errorf("removing credential %s: %w", id, err)
 	}
 	v.mu.Lock()
@@ -316,7 +396,8 @@ func (v *Vault) Issue(ctx context.Context, credential, session, prefix string, e
 	}
 	text, id := newHandle(prefix)
 	p, _ := payload(text)
-	h := &Handle{ID: id, Credential: credential, Service: k.Service, Session: session, Expires: expires, sum: v.handles.sum(p), cred: k}
+	h := &Handle{ID: id, Credential: credential, Service: k.Service, Session: session, Expires: expires, sum: v.handles.sum(p)}
+	h.cred.Store(k)
 	b, err := json.Marshal(storedHandle{credential, k.Service, session, expires, hex.EncodeToString(h.sum[:])})
 	if err != nil {
 		return "", err

@@ -1,10 +1,7 @@
 package proxy
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -36,6 +33,8 @@ type exchange struct {
 	places    *credential.Places
 	q         policy.Question
 	presented credential.Presented
+	hidden    hidden
+	swapped   credential.Outgoing // what the service is sent in the credential's places
 	permit    *policy.Permit
 	answer    policy.Answer
 	out       upstream.Request
@@ -99,6 +98,8 @@ func (x *exchange) describeCaller() {
 func (x *exchange) classify() error {
 	x.service = x.names.catalogue.ServiceFor(x.q.Request.Host, x.q.Request.Path)
 	x.places = x.names.placesOf(x.service)
+	x.q.Request.Path, x.hidden.path = x.places.HidePath(x.q.Request.Path)
+	x.out.Path = x.q.Request.Path
 	req := action.Request{
 		Method: x.q.Request.Method, Host: x.q.Request.Host,
 		Path: x.q.Request.Path, RawQuery: x.q.Request.RawQuery, Header: x.r.Header,
@@ -122,20 +123,25 @@ func (x *exchange) readBody(req *action.Request) error {
 	if forPolicy {
 		n = max(n, maxPolicyBody)
 	}
+	inBody := x.places.InBody(x.r.Header)
+	if inBody {
+		n = max(n, credential.MaxHead)
+	}
 	if n == 0 {
 		return nil
 	}
-	body, err := io.ReadAll(io.LimitReader(x.out.Body, int64(n)+1))
+	body, whole, err := x.readHead(n)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errBody, err)
+		return err
 	}
-	if len(body) > n {
+	if inBody {
+		body, x.hidden.body = x.places.HideBody(x.r.Header, body)
+	}
+	if !whole {
 		x.q.Request.BodyState = policy.BodyTruncated
-		x.out.Body = io.MultiReader(bytes.NewReader(body), x.out.Body)
-		req.Body = body[:n]
+		req.Body = body[:min(n, len(body))]
 		return nil
 	}
-	x.out.Body, x.out.ContentLength = bytes.NewReader(body), int64(len(body))
 	req.Body = body
 	x.q.Request.BodyState = policy.BodyParsed
 	if forPolicy {
@@ -148,8 +154,9 @@ func (x *exchange) readBody(req *action.Request) error {
 func (x *exchange) present() error {
 	var err error
 	x.presented, err = x.s.o.Vault.Present(&credential.Request{
-		Header: x.r.Header, Path: x.q.Request.Path, RawQuery: x.q.Request.RawQuery, Session: x.q.Session.ID,
-		Service: x.serviceName(), Places: x.places, Now: x.rec.Arrived,
+		Method: x.q.Request.Method, Host: x.out.HostHeader, Header: x.r.Header, Path: x.q.Request.Path, RawQuery: x.q.Request.RawQuery,
+		InPath: x.hidden.path, InBody: x.hidden.body, Session: x.q.Session.ID,
+		Service: x.serviceName(), Places: x.places, Now: x.rec.Arrived, Whole: x.wholeBody,
 	})
 	x.q.Credential = x.presented.Credential
 	x.q.Request.HiddenHeaders, x.q.Request.HiddenQuery = credential.HiddenHeaders, credential.HiddenQuery
@@ -180,16 +187,6 @@ func (x *exchange) commit() error {
 	return x.rec.Commit()
 }
 
-// swap puts the credential where its handle was.
-func (x *exchange) swap() error {
-	out := credential.Outgoing{Header: x.out.Header, RawQuery: x.out.RawQuery, Target: x.q.Request.Target()}
-	if err := x.s.o.Vault.Swap(x.permit, &x.presented, &out); err != nil {
-		return err
-	}
-	x.out.RawQuery = out.RawQuery
-	return nil
-}
-
 // forward sends the request to the service.
 func (x *exchange) forward() (*http.Response, error) {
 	if err := x.caller.Live(); err != nil { // revoked since it was identified
@@ -202,6 +199,9 @@ func (x *exchange) forward() (*http.Response, error) {
 	x.out.On1xx = x.informational
 	x.departed = time.Now()
 	resp, err := x.s.o.Upstream.Send(x.r.Context(), x.permit, &x.out)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized && x.presented.Renewable() {
+		resp, err = x.renewed(resp)
+	}
 	x.returned = time.Now()
 	return resp, err
 }

@@ -12,6 +12,7 @@ import (
 
 	"chaperone/audit"
 	"chaperone/credential"
+	"chaperone/credential/grant"
 	"chaperone/policy"
 	"chaperone/policy/action"
 	"chaperone/proxy/identity"
@@ -79,6 +80,17 @@ var refusals = []refusal{
 	{credential.ErrHandleExpired, 403, "handle_expired", "", "The handle has expired", "Create a new session."},
 	{credential.ErrHandleUnknown, 403, "handle_unknown", "handle_theft", "The handle is not known", "Use the handle as the session was given it, whole."},
 	{credential.ErrAmbiguousCredential, 400, "ambiguous_credential", "", "The request presents more than one credential", "Send exactly one."},
+	{credential.ErrSourceTimeout, 504, "credential_source_timeout", "", "The credential's source does not answer in time", "Try again later; an operator can look at `chaperone credential show`."},
+	{credential.ErrSource, 502, "credential_source", "", "The credential's source gives no secret", "Ask an operator to look at `chaperone credential show`."},
+	{grant.ErrGrant, 502, "grant_expired", "", "The service no longer takes the consent behind the credential", "Ask the credential's owner to run `chaperone credential login`, or an operator to replace it."},
+	{grant.ErrClient, 502, "client_refused", "", "The service does not take the app behind the credential", "Ask an operator whether the app was revoked or has another secret."},
+	{grant.ErrScope, 502, "grant_scope", "", "The service does not give what the delegation names", "Ask an operator: the consent or the app's permissions are narrower than the session's scope."},
+	{grant.ErrClock, 502, "clock_skew", "", "The clocks of the proxy and the service differ", "Ask an operator to set the proxy's clock."},
+	{grant.ErrRedirect, 502, "token_redirect", "token_redirect", "The token endpoint redirects", "Secrets are not sent on; ask an operator to look at the credential's token_url."},
+	{grant.ErrTimeout, 504, "token_timeout", "", "The token endpoint does not answer in time", "Try again later."},
+	{grant.ErrUnreachable, 502, "token_unreachable", "", "The token endpoint cannot be reached", "Try again later; an operator can look at the credential's token_url."},
+	{grant.ErrEndpoint, 502, "token_endpoint", "", "The token endpoint gives no token", "Try again later; an operator can look at `chaperone credential show`."},
+	{credential.ErrShape, 502, "credential_shape", "", "The secret is not of the form that its kind wants", "Ask an operator to replace it."},
 	{credential.ErrUnavailable, 502, "credential_unavailable", "", "The credential could not be opened", "Ask an operator to look at `chaperone credential show`."},
 
 	{policy.ErrApproval, 403, "approval_required", "", "A person must approve this first", "Ask the agent's owner to approve or to widen the policy."},

@@ -84,10 +84,10 @@ func assemble(ctx context.Context, s *settings.Settings, logger *slog.Logger) (_
 		return nil, err
 	}
 	r.catalogue.Store(catalogue)
-	if err := r.openState(ctx); err != nil {
+	if err := r.openUpstream(); err != nil {
 		return nil, err
 	}
-	if err := r.openUpstream(); err != nil {
+	if err := r.openState(ctx); err != nil {
 		return nil, err
 	}
 	listener, err := r.listenerTLS()
@@ -146,6 +146,7 @@ func (r *road) openState(ctx context.Context) error {
 	if r.vault, err = credential.Open(ctx, r.kv, key); err != nil {
 		return err
 	}
+	r.vault.Use(r.outside())
 	prefix := func(service string) string {
 		if s := r.catalogue.Load().Service(service); s != nil {
 			return s.Handle

@@ -147,7 +147,7 @@ func (a *app) sessionShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(s, func(w io.Writer) { describeSession(w, &s) })
+			return a.print(s, func(w io.Writer) { describeSession(w, &s.Session); describeHandles(w, s.Handles) })
 		}),
 	}
 }
@@ -170,6 +170,18 @@ func describeSession(w io.Writer, s *identity.Session) {
 	row(w, "expires", moment(s.Expires))
 	if !s.Ended.IsZero() {
 		row(w, "ended", moment(s.Ended)+" by "+s.EndedBy+": "+s.EndReason)
+	}
+}
+
+// describeHandles lists what the session has in the place of credentials, and how
+// often each was used.
+func describeHandles(w io.Writer, list []admin.Handle) {
+	for _, h := range list {
+		state := "until " + moment(h.Expires)
+		if h.Revoked {
+			state = "revoked"
+		}
+		row(w, "handle", fmt.Sprintf("%s for %s at %s, used %d times since the proxy started, %s", h.ID, h.Credential, h.Service, h.Uses, state))
 	}
 }
 

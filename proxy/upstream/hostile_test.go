@@ -339,7 +339,7 @@ func BenchmarkQuiet(b *testing.B) {
 	if _, _, err := send1(b, c, r); err != nil {
 		b.Fatal(err)
 	}
-	k := c.idle.take(origin{"https", "svc.example", 443})
+	k := c.idle.take(origin{scheme: "https", host: "svc.example", port: 443})
 	if k == nil {
 		b.Fatal("nothing is idle")
 	}

@@ -28,7 +28,7 @@ var heads = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // roundTrip carries out one exchange over HTTP/1.1. A bodyless exchange on an idle
 // connection starts no goroutine: hand-overs are what costs a proxy its latency.
 func (c *Client) roundTrip(ctx context.Context, r *Request) (*http.Response, error) {
-	to := origin{r.Scheme, r.Host, r.Port}
+	to := origin{r.Scheme, r.Host, r.Port, r.Certificate}
 	out := heads.Get().(*bytes.Buffer)
 	defer heads.Put(out)
 	out.Reset()
@@ -68,7 +68,7 @@ func (r *Request) repeatable() bool {
 func (r *Request) writeHead(b *bytes.Buffer) (whole bool, err error) {
 	b.WriteString(r.Method)
 	b.WriteByte(' ')
-	b.WriteString(r.Path)
+	b.WriteString(r.sentPath())
 	if r.RawQuery != "" {
 		b.WriteByte('?')
 		b.WriteString(r.RawQuery)
@@ -115,7 +115,7 @@ func (r *Request) writeHead(b *bytes.Buffer) (whole bool, err error) {
 
 // check refuses what would end a line of the head, or the head, early.
 func (r *Request) check() error {
-	if !token(r.Method) || r.Path == "" || !plainTarget(r.Path) || !plainTarget(r.RawQuery) || !plainTarget(r.HostHeader) {
+	if !token(r.Method) || r.Path == "" || !plainTarget(r.sentPath()) || !plainTarget(r.RawQuery) || !plainTarget(r.HostHeader) {
 		return protocolError("the request line or the host is malformed")
 	}
 	for name, values := range r.Header {

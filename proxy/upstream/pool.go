@@ -17,6 +17,7 @@ type origin struct {
 	scheme string
 	host   string
 	port   int
+	shown  *tls.Certificate // what the connection showed of itself; nil: nothing
 }
 
 // conn is an HTTP/1.1 connection to a service. One exchange uses it at a time, and
@@ -155,6 +156,9 @@ func (c *Client) open(ctx context.Context, to origin) (*conn, error) {
 	if to.scheme == "https" {
 		cfg := c.tls.Clone() // shares the session cache
 		cfg.ServerName = to.host
+		if to.shown != nil {
+			showing(cfg, to.shown)
+		}
 		k.below = &records{Conn: nc, raw: k.raw}
 		tc := tls.Client(k.below, cfg)
 		hctx, cancel := context.WithTimeout(ctx, c.o.TLSTimeout)

@@ -90,6 +90,12 @@ type Request struct {
 	Protocol       Protocol
 	Upgrade        bool // a WebSocket handshake
 	ExpectContinue bool // the body waits for the service's 100
+	// SentPath goes out in the place of Path, which is what the permit covers: it holds
+	// a credential where Path has none. Empty: Path goes out.
+	SentPath string
+	// Certificate is shown to the service when the connection is made (mutual TLS); nil:
+	// none is.
+	Certificate *tls.Certificate
 	// On1xx is told of interim answers.
 	On1xx func(code int, h http.Header) error
 }
@@ -97,6 +103,13 @@ type Request struct {
 // Target returns what a permit must cover.
 func (r *Request) Target() policy.Target {
 	return policy.Target{Method: r.Method, Scheme: r.Scheme, Host: r.Host, Port: r.Port, Path: r.Path}
+}
+
+func (r *Request) sentPath() string {
+	if r.SentPath != "" {
+		return r.SentPath
+	}
+	return r.Path
 }
 
 // Client dials services and sends what a permit covers. Certificates are verified
@@ -111,8 +124,10 @@ type Client struct {
 	opened atomic.Int64    // connections made for HTTP/1.1
 	h1     *http.Transport // through a corporate proxy
 	h2     *http.Transport
-	onlyH2 sync.Map    // hosts that refuse HTTP/1.1
-	someH2 atomic.Bool // there are such
+	own    *http.Transport // of the program's own requests
+	shown  sync.Map        // transports by the certificate that they show
+	onlyH2 sync.Map        // hosts that refuse HTTP/1.1
+	someH2 atomic.Bool     // there are such
 }
 
 // New returns a client.
@@ -133,7 +148,7 @@ func New(o Options) (*Client, error) {
 	c.dialer = net.Dialer{Timeout: o.DialTimeout, ControlContext: g.control}
 	c.tls = c.tlsConfig("http/1.1")
 	c.idle.limit = o.IdleTimeout
-	c.h1, c.h2 = c.transport(false), c.transport(true)
+	c.h1, c.h2, c.own = c.transport(false), c.transport(true), c.transport(false)
 	return c, nil
 }
 
@@ -184,6 +199,8 @@ func (c *Client) Close() {
 	c.idle.close(true)
 	c.h1.CloseIdleConnections()
 	c.h2.CloseIdleConnections()
+	c.own.CloseIdleConnections()
+	c.shown.Range(func(_, t any) bool { t.(*http.Transport).CloseIdleConnections(); return true })
 }
 
 // dial connects to address, or to what the operator named in its place, through
@@ -283,20 +300,20 @@ func (c *Client) carry(ctx context.Context, r *Request) (*http.Response, error) 
 		}
 	}
 	if r.Scheme == "https" && (r.Protocol == H2 || c.refused(r.Host)) {
-		return c.h2.RoundTrip(r.request(ctx))
+		return c.showing(r, true).RoundTrip(r.request(ctx))
 	}
 	if c.o.Proxy != nil {
 		req := r.request(ctx)
 		if r.Scheme == "http" { // a proxy takes the absolute form (RFC 9112 section 3.2.2)
-			req.URL.Opaque = "//" + r.HostHeader + r.Path
+			req.URL.Opaque = "//" + r.HostHeader + r.sentPath()
 		}
-		return c.h1.RoundTrip(req)
+		return c.showing(r, false).RoundTrip(req)
 	}
 	resp, err := c.roundTrip(ctx, r)
 	if refusesHTTP1(err) { // during the handshake: nothing was sent
 		c.onlyH2.Store(r.Host, true)
 		c.someH2.Store(true)
-		return c.h2.RoundTrip(r.request(ctx))
+		return c.showing(r, true).RoundTrip(r.request(ctx))
 	}
 	return resp, err
 }
@@ -326,9 +343,9 @@ func (r *Request) request(ctx context.Context) *http.Request {
 			Got1xxResponse: func(code int, h textproto.MIMEHeader) error { return r.On1xx(code, http.Header(h)) },
 		})
 	}
-	target := r.Path
+	target := r.sentPath()
 	if strings.HasPrefix(target, "//") { // net/http would take it for an authority
-		target = "//" + r.HostHeader + r.Path
+		target = "//" + r.HostHeader + target
 	}
 	req := &http.Request{
 		Method: r.Method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: r.Header, Host: r.HostHeader,

@@ -31,7 +31,36 @@ type Retired struct {
 // CredentialSpec adds a credential. The secret travels over the socket only.
 type CredentialSpec struct {
 	credential.Credential
-	Secret []byte `json:"secret"`
+	Secret []byte `json:"secret,omitzero"`
+}
+
+// Material is what a credential gets in the place of what it had: a secret, or a
+// source of it.
+type Material struct {
+	Source string `json:"source,omitzero"`
+	Secret []byte `json:"secret,omitzero"`
+}
+
+// Credential is one credential, with why it could not be used when that was last tried.
+type Credential struct {
+	credential.Credential
+	Trouble *credential.Trouble `json:"trouble,omitzero"`
+}
+
+// Handle is what is told of a handle: everything but the handle.
+type Handle struct {
+	ID         string    `json:"id"`
+	Credential string    `json:"credential"`
+	Service    string    `json:"service"`
+	Expires    time.Time `json:"expires"`
+	Uses       int64     `json:"uses"` // since the proxy started
+	Revoked    bool      `json:"revoked,omitzero"`
+}
+
+// Shown is a session with its handles.
+type Shown struct {
+	identity.Session
+	Handles []Handle `json:"handles,omitzero"`
 }
 
 // Session is a new session with what is told once.

@@ -125,8 +125,13 @@ func (c *Client) Credentials(ctx context.Context) ([]credential.Credential, erro
 }
 
 // Credential returns one credential, never its secret.
-func (c *Client) Credential(ctx context.Context, id string) (credential.Credential, error) {
-	return ask[credential.Credential](ctx, c, "GET", "/v1/credentials/"+url.PathEscape(id), nil)
+func (c *Client) Credential(ctx context.Context, id string) (Credential, error) {
+	return ask[Credential](ctx, c, "GET", "/v1/credentials/"+url.PathEscape(id), nil)
+}
+
+// ReplaceCredential puts another secret or source behind a credential.
+func (c *Client) ReplaceCredential(ctx context.Context, id string, in Material) (credential.Credential, error) {
+	return ask[credential.Credential](ctx, c, "POST", "/v1/credentials/"+url.PathEscape(id)+"/replace", in)
 }
 
 // RemoveCredential forgets a credential and revokes its handles.
@@ -146,8 +151,8 @@ func (c *Client) Sessions(ctx context.Context) ([]identity.Session, error) {
 }
 
 // Session returns one session, never its token.
-func (c *Client) Session(ctx context.Context, id string) (identity.Session, error) {
-	return ask[identity.Session](ctx, c, "GET", "/v1/sessions/"+url.PathEscape(id), nil)
+func (c *Client) Session(ctx context.Context, id string) (Shown, error) {
+	return ask[Shown](ctx, c, "GET", "/v1/sessions/"+url.PathEscape(id), nil)
 }
 
 // Heartbeat renews the lease of a session.

@@ -56,6 +56,7 @@ func New(o Options) *Server {
 	mux.Handle("POST /v1/credentials", answer(s.addCredential))
 	mux.Handle("GET /v1/credentials", answer(s.credentials))
 	mux.Handle("GET /v1/credentials/{id}", answer(s.credential))
+	mux.Handle("POST /v1/credentials/{id}/replace", answer(s.replaceCredential))
 	mux.Handle("DELETE /v1/credentials/{id}", answer(s.removeCredential))
 	mux.Handle("POST /v1/sessions", answer(s.createSession))
 	mux.Handle("GET /v1/sessions", answer(s.sessions))
@@ -203,18 +204,34 @@ func (s *Server) addCredential(r *http.Request, in CredentialSpec) (credential.C
 		return credential.Credential{}, problem.Failure(fmt.Errorf("service is not known: %s", in.Service),
 			"see `chaperone service list`; services: in config.yaml adds others")
 	}
-	if err := s.o.Vault.Add(r.Context(), in.Credential, credential.NewSecret(in.Secret)); err != nil {
+	if err := s.o.Vault.Add(r.Context(), in.Credential, secretOf(in.Secret)); err != nil {
 		return credential.Credential{}, err
 	}
 	return s.o.Vault.Find(in.ID)
+}
+
+// secretOf is what came with a request; nothing for a credential that has a source.
+func secretOf(b []byte) credential.Secret {
+	if len(b) == 0 {
+		return credential.Secret{}
+	}
+	return credential.NewSecret(b)
+}
+
+func (s *Server) replaceCredential(r *http.Request, in Material) (credential.Credential, error) {
+	if err := s.o.Vault.Replace(r.Context(), r.PathValue("id"), in.Source, secretOf(in.Secret)); err != nil {
+		return credential.Credential{}, err
+	}
+	return s.o.Vault.Find(r.PathValue("id"))
 }
 
 func (s *Server) credentials(*http.Request, none) ([]credential.Credential, error) {
 	return s.o.Vault.List(), nil
 }
 
-func (s *Server) credential(r *http.Request, _ none) (credential.Credential, error) {
-	return s.o.Vault.Find(r.PathValue("id"))
+func (s *Server) credential(r *http.Request, _ none) (Credential, error) {
+	c, err := s.o.Vault.Find(r.PathValue("id"))
+	return Credential{Credential: c, Trouble: s.o.Vault.Trouble(c.ID)}, err
 }
 
 func (s *Server) removeCredential(r *http.Request, _ none) (none, error) {
@@ -244,8 +261,13 @@ func (s *Server) sessions(*http.Request, none) ([]identity.Session, error) {
 	return s.o.Directory.Sessions(), nil
 }
 
-func (s *Server) session(r *http.Request, _ none) (identity.Session, error) {
-	return s.o.Directory.Session(r.PathValue("id"))
+func (s *Server) session(r *http.Request, _ none) (Shown, error) {
+	x, err := s.o.Directory.Session(r.PathValue("id"))
+	out := Shown{Session: x}
+	for _, h := range s.o.Vault.Handles(x.ID) {
+		out.Handles = append(out.Handles, Handle{ID: h.ID, Credential: h.Credential, Service: h.Service, Expires: h.Expires, Uses: h.Uses(), Revoked: h.Revoked()})
+	}
+	return out, err
 }
 
 func (s *Server) heartbeat(r *http.Request, _ none) (none, error) {

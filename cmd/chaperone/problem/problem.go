@@ -67,6 +67,8 @@ var hints = []struct {
 	{identity.ErrInvalid, "see the verb's --help for the accepted forms"},
 	{credential.ErrDuplicate, "choose another id, or `chaperone credential remove ID` first"},
 	{credential.ErrUnknown, "see `chaperone credential list`"},
+	{credential.ErrShape, "`chaperone credential kinds` says what each kind wants"},
+	{credential.ErrSource, "see that the source can be reached from where `chaperone serve` runs, as its user"},
 	{credential.ErrInvalid, "see `chaperone credential add --help` for the accepted forms"},
 	{credential.ErrKey, "use the key with which this state directory was begun; without it the credentials in it cannot be opened"},
 	{store.ErrInUse, "stop the other `chaperone serve`, or give this one a state directory of its own (state: in config.yaml)"},

@@ -1,0 +1,354 @@
+package credential
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"chaperone/credential/grant"
+	"chaperone/credential/internal/secret"
+	"chaperone/store"
+)
+
+// A minter gets short-lived tokens for a long-lived secret.
+type minter interface {
+	// mint gets a token made out to the caller. Refresh is the newest refresh token
+	// there is, for grants that have one.
+	mint(ctx context.Context, c *Caller, refresh secret.Secret) (grant.Token, error)
+	// audience tells callers apart whose tokens differ; empty: all have the same.
+	audience(c *Caller) string
+}
+
+// Times of tokens.
+const (
+	mintTime  = 20 * time.Second // for one exchange with a token endpoint
+	lockTime  = 45 * time.Second // longer than whoever holds a lock can take
+	saveTime  = 5 * time.Second
+	lockPause = 50 * time.Millisecond
+	early     = time.Minute      // a token is renewed so long before it ends, or in the last tenth of its life
+	tooYoung  = 15 * time.Second // a token of this age that is refused is not stale: something else is wrong
+	noExpiry  = time.Hour        // how long a token is used whose endpoint does not say
+)
+
+// token is a minted token in memory.
+type token struct {
+	text    string
+	refresh string
+	made    time.Time
+	expires time.Time
+	fresh   time.Time // until when it is used without asking for another
+}
+
+// Format keeps the token from being printed.
+func (*token) Format(s fmt.State, _ rune) { fmt.Fprint(s, secret.Secret{}) }
+
+// storedToken is a token in the store, sealed, where all replicas find it.
+type storedToken struct {
+	Access  string    `json:"access"`
+	Refresh string    `json:"refresh,omitzero"`
+	Made    time.Time `json:"made"`
+	Expires time.Time `json:"expires"`
+	Of      time.Time `json:"of"` // when the credential's secret was put in
+}
+
+const (
+	mintedPrefix = "token/"
+	mintPrefix   = "minting/"
+)
+
+// minted applies tokens that by mints.
+type minted struct {
+	v  *Vault
+	k  *kept
+	by minter
+
+	flights singleflight.Group
+	mu      sync.RWMutex
+	tokens  map[string]*token // by audience
+	unsaved map[string]*token // minted, and not in the store yet
+}
+
+func newMinted(o *opening, by minter) *minted {
+	return &minted{v: o.v, k: o.k, by: by, tokens: map[string]*token{}, unsaved: map[string]*token{}}
+}
+
+// adopt takes over what was minted with the same secret before it was looked at again.
+func (m *minted) adopt(from applier) {
+	if old, ok := from.(*minted); ok {
+		old.mu.RLock()
+		defer old.mu.RUnlock()
+		for key, t := range old.unsaved {
+			m.unsaved[key] = t
+		}
+	}
+}
+
+func (m *minted) apply(ctx context.Context, u *use) error {
+	t, err := m.current(ctx, &u.out.Caller, nil)
+	if err != nil {
+		return err
+	}
+	u.p.token, u.p.was = t, u.out.Header[u.p.field]
+	return u.write(t.text)
+}
+
+// renew implements [renewer].
+func (m *minted) renew(ctx context.Context, u *use) (bool, error) {
+	if m.v.now().Sub(u.p.token.made) < tooYoung {
+		return false, nil
+	}
+	t, err := m.current(ctx, &u.out.Caller, u.p.token)
+	return err == nil && t.text != u.p.token.text, err
+}
+
+// current returns the token in memory while it is good, and else another one. A
+// token that was refused is not good.
+func (m *minted) current(ctx context.Context, c *Caller, refused *token) (*token, error) {
+	key := m.by.audience(c)
+	m.mu.RLock()
+	t := m.tokens[key]
+	m.mu.RUnlock()
+	if m.good(t, refused) {
+		return t, nil
+	}
+	got, err, _ := m.flights.Do(key, func() (any, error) {
+		// Who began it may go away: a refresh that has begun is carried through.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), mintTime)
+		defer cancel()
+		return m.another(ctx, c, key, refused)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return got.(*token), nil
+}
+
+func (m *minted) good(t, refused *token) bool {
+	return t != nil && m.v.now().Before(t.fresh) && (refused == nil || t.text != refused.text)
+}
+
+// another gets a token from the store, where another replica has put it, or mints it
+// under a lock that the replicas share: the provider is asked once for all.
+func (m *minted) another(ctx context.Context, c *Caller, key string, refused *token) (*token, error) {
+	for {
+		t, version, err := m.load(ctx, key)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		if m.good(t, refused) {
+			return m.keep(key, t), nil
+		}
+		lock := store.Entry{Name: m.name(mintPrefix, key), Value: []byte(m.k.ID), Expires: m.v.now().Add(lockTime)}
+		lock, err = m.v.kv.Save(ctx, lock)
+		if err == nil {
+			return m.underLock(ctx, c, key, refused, t, version)
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return nil, fmt.Errorf("%w: locking: %w", ErrUnavailable, err)
+		}
+		if err := pause(ctx, lockPause); err != nil {
+			return nil, fmt.Errorf("%w: another replica is at it", grant.ErrTimeout)
+		}
+	}
+}
+
+// underLock mints, unless somebody did so before the lock was taken.
+func (m *minted) underLock(ctx context.Context, c *Caller, key string, refused, have *token, version uint64) (*token, error) {
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
+		defer cancel()
+		m.v.kv.Delete(ctx, m.name(mintPrefix, key)) // else it ends by itself
+	}()
+	t, fresh, err := m.load(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if m.good(t, refused) {
+		return m.keep(key, t), nil
+	}
+	have, version = t, fresh
+	if t := m.waiting(key); t != nil { // newer than what the store has
+		have = t
+		if m.good(t, refused) {
+			return m.saved(ctx, key, t, version)
+		}
+	}
+	var refresh secret.Secret
+	if have != nil && have.refresh != "" {
+		refresh = secret.New(have.refresh)
+	}
+	began := m.v.now()
+	got, err := m.by.mint(ctx, c, refresh)
+	if err != nil {
+		return nil, err
+	}
+	t = m.made(got, began)
+	if t.refresh == "" && have != nil {
+		t.refresh = have.refresh
+	}
+	return m.saved(ctx, key, t, version)
+}
+
+// made is a token as it is used: until a minute before its end, or until the last
+// tenth of a short life.
+func (m *minted) made(g grant.Token, began time.Time) *token {
+	t := &token{text: secret.Text(g.Access), refresh: secret.Text(g.Refresh), made: began, expires: g.Expires}
+	if t.expires.IsZero() {
+		t.expires = began.Add(noExpiry)
+	}
+	m.freshen(t)
+	return t
+}
+
+func (m *minted) freshen(t *token) {
+	t.fresh = t.expires.Add(-min(early, t.expires.Sub(t.made)/10))
+}
+
+// saved puts a token into the store before anybody uses it: where the provider rotates
+// refresh tokens, the one that it replaces is worth nothing any more. What the store
+// does not take stays in memory for the next try.
+func (m *minted) saved(ctx context.Context, key string, t *token, version uint64) (*token, error) {
+	m.mu.Lock()
+	m.unsaved[key] = t
+	m.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
+	defer cancel()
+	for {
+		err := m.save(ctx, key, t, version)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return nil, fmt.Errorf("%w: keeping the token: %w", ErrUnavailable, err)
+		}
+		if _, version, err = m.load(ctx, key); err != nil {
+			return nil, fmt.Errorf("%w: keeping the token: %w", ErrUnavailable, err)
+		}
+	}
+	m.mu.Lock()
+	delete(m.unsaved, key)
+	m.mu.Unlock()
+	return m.keep(key, t), nil
+}
+
+func (m *minted) waiting(key string) *token {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.unsaved[key]
+}
+
+// maxAudiences bounds how many tokens of one credential are in memory.
+const maxAudiences = 4096
+
+func (m *minted) keep(key string, t *token) *token {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.tokens) >= maxAudiences {
+		clear(m.tokens) // the store has them
+	}
+	m.tokens[key] = t
+	return t
+}
+
+// name is that of a token in the store.
+func (m *minted) name(prefix, key string) string {
+	if key == "" {
+		return prefix + m.k.ID
+	}
+	sum := sha256.Sum256([]byte(key))
+	return prefix + m.k.ID + "/" + hex.EncodeToString(sum[:16])
+}
+
+func (m *minted) belongs(key string) string { return belongs(&m.k.Credential) + "\ntoken\n" + key }
+
+// since is when the secret was put in of which tokens are made.
+func (m *minted) since() time.Time {
+	if m.k.Rotated.IsZero() {
+		return m.k.Created
+	}
+	return m.k.Rotated
+}
+
+// load returns the token in the store; nil where there is none of this secret.
+func (m *minted) load(ctx context.Context, key string) (*token, uint64, error) {
+	e, err := m.v.kv.Load(ctx, m.name(mintedPrefix, key))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	s, err := m.v.key.open(e.Value, m.belongs(key))
+	if err != nil {
+		return nil, 0, err
+	}
+	var st storedToken
+	if err := json.NewDecoder(bytes.NewReader(secret.Reveal(s))).Decode(&st); err != nil {
+		return nil, 0, errors.New("the token in the store cannot be read")
+	}
+	if !st.Of.Equal(m.since()) {
+		return nil, e.Version, nil // of a secret that was replaced
+	}
+	t := &token{text: st.Access, refresh: st.Refresh, made: st.Made, expires: st.Expires}
+	m.freshen(t)
+	return t, e.Version, nil
+}
+
+func (m *minted) save(ctx context.Context, key string, t *token, version uint64) error {
+	b, err := json.Marshal(storedToken{t.text, t.refresh, t.made, t.expires, m.since()})
+	if err != nil {
+		return err
+	}
+	sealed, err := m.v.key.seal(secret.New(b), m.belongs(key))
+	if err != nil {
+		return err
+	}
+	e := store.Entry{Name: m.name(mintedPrefix, key), Value: sealed, Version: version}
+	if t.refresh == "" {
+		e.Expires = t.expires
+	}
+	_, err = m.v.kv.Save(ctx, e)
+	return err
+}
+
+// forgetTokens removes what was minted of a credential.
+func (v *Vault) forgetTokens(ctx context.Context, id string) error {
+	names := []string{mintedPrefix + id}
+	for e, err := range v.kv.Scan(ctx, mintedPrefix+id+"/") {
+		if err != nil {
+			return err
+		}
+		names = append(names, e.Name)
+	}
+	var errs error
+	for _, name := range names {
+		errs = errors.Join(errs, v.kv.Delete(ctx, name))
+	}
+	return errs
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// scopes reads a list with spaces or commas between.
+func scopes(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == ',' })
+}

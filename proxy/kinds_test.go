@@ -1,0 +1,190 @@
+package proxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"chaperone/credential"
+	"chaperone/policy/action"
+	"chaperone/proxy/identity"
+	"chaperone/proxy/upstream"
+)
+
+// kindsRoad is a road whose service takes credentials in the path and in bodies, with
+// a token endpoint.
+func kindsRoad(t *testing.T, ahead *atomic.Int64) *road {
+	d := newRoad(t, func(o *Options, u *upstream.Options) {
+		var err error
+		o.Catalogue, err = action.Load(action.Shipped(), []action.Service{{Name: "acme", Hosts: []string{"api.acme.dev"}, Places: []string{"bearer", "path:/bot*", "body:token"},
+			Paths: map[string]map[string]string{"/botHANDLE/{method}": {"POST": "bot/call write"}, "/{path+}": {"GET": "get read", "POST": "post write"}}}})
+		check(t, err)
+		u.Resolve["login.acme.dev"] = u.Resolve["api.acme.dev"]
+	})
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	d.vault.Use(credential.Outside{HTTP: d.server.o.Upstream.Own(), Now: now})
+	return d
+}
+
+// holds makes a session with one credential and returns its handle.
+func (d *road) holds(c credential.Credential, secret string) string {
+	d.t.Helper()
+	c.Service, c.Owner = "acme", "org"
+	check(d.t, d.vault.Add(d.t.Context(), c, credential.NewSecret([]byte(secret))))
+	var err error
+	d.session, err = d.dir.CreateSession(d.t.Context(), identity.Spec{Agent: "bot", Human: "alice@acme.com", Credentials: []string{c.ID}})
+	check(d.t, err)
+	return d.session.Handles[c.ID]
+}
+
+func (d *road) do(method, url, auth, body string) (int, string) {
+	d.t.Helper()
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	check(d.t, err)
+	if auth != "" {
+		req.Header.Set("Authorization", auth)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := d.client(false).Do(req)
+	check(d.t, err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	check(d.t, err)
+	return resp.StatusCode, string(b)
+}
+
+func (d *road) unseen(n int, texts ...string) {
+	d.t.Helper()
+	for _, x := range d.records(n) {
+		for _, text := range append(texts, d.session.Token) {
+			if s := string(x.Decision.Raw) + string(x.Outcome.Raw); strings.Contains(s, text) {
+				d.t.Errorf("the log shows what it must not: %s", s)
+			}
+		}
+	}
+	if s := d.operation.String(); strings.Contains(s, "canary") {
+		d.t.Errorf("told: %s", s)
+	}
+}
+
+func TestCredentialInPathAndBody(t *testing.T) {
+	d := kindsRoad(t, new(atomic.Int64))
+	h := d.holds(credential.Credential{ID: "tg", Kind: credential.KindPath}, "77:canary/x")
+	if code, body := d.do("POST", "https://api.acme.dev/bot"+h+"/send", "", `{}`); code != 200 {
+		t.Fatal(code, body)
+	}
+	if got := d.received()[0]; got.URI != "/bot77:canary%2Fx/send" {
+		t.Errorf("the service received %s", got.URI)
+	}
+	if x := d.records(1)[0]; x.Decision.Action.ID != "acme:bot/call" || x.Decision.Request.Path != "/botHANDLE/send" || x.Decision.Credential.ID != "tg" {
+		t.Errorf("record %s", x.Decision.Raw)
+	}
+	if code, _ := d.do("POST", "https://api.acme.dev/bot99:stolen/send", "", `{}`); code != 403 {
+		t.Errorf("a real token in the path: %d", code)
+	}
+	b := d.holds(credential.Credential{ID: "bd", Kind: credential.KindBody}, `can"ary`)
+	long := strings.Repeat("x", 200<<10) // more than is looked into
+	if code, body := d.do("POST", "https://api.acme.dev/x", "", `{"token":"`+b+`","text":"`+long+`"}`); code != 200 {
+		t.Fatal(code, body)
+	}
+	got := d.received()[1]
+	if want := `{"token":"can\"ary","text":"` + long + `"}`; string(got.Body) != want || got.Header.Get("Content-Length") != fmt.Sprint(len(want)) {
+		t.Errorf("the service received %d bytes: %.60s, Content-Length %s", len(got.Body), got.Body, got.Header.Get("Content-Length"))
+	}
+	if x := d.records(3)[2]; x.Decision.Credential.ID != "bd" {
+		t.Errorf("record %s", x.Decision.Raw)
+	}
+	d.unseen(3, h, b, "canary", `can\"ary`, "stolen")
+}
+
+// TestUnauthorizedIsRenewedOnce has a service end a token before its time.
+func TestUnauthorizedIsRenewedOnce(t *testing.T) {
+	var ahead, minted, refused atomic.Int64
+	d := kindsRoad(t, &ahead)
+	good := "bearer canary-access-1"
+	d.serve = func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Host == "login.acme.dev":
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprintf(w, `{"access_token":"canary-access-%d","token_type":"bearer","expires_in":3600}`, minted.Add(1))
+		case r.Header.Get("Authorization") != good:
+			refused.Add(1)
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(401)
+			io.WriteString(w, `{"error":"invalid_token"}`)
+		default:
+			io.WriteString(w, "fine")
+		}
+	}
+	h := d.holds(credential.Credential{ID: "o", Kind: credential.KindRefresh, Settings: map[string]string{"token_url": "https://login.acme.dev/token", "client_id": "app"}}, "canary-refresh")
+	ask := func(method, body string, want int) {
+		t.Helper()
+		if code, text := d.do(method, "https://api.acme.dev/me", "bearer "+h, body); code != want {
+			t.Errorf("%d %s, want %d", code, text, want)
+		}
+	}
+	ask("GET", "", 200)
+	d.mu.Lock()
+	good = "bearer canary-access-2"
+	d.mu.Unlock()
+	ask("GET", "", 401) // it was just made: another would not help
+	ahead.Store(int64(time.Minute))
+	good = "bearer canary-access-2"
+	ask("GET", "", 200)
+	if minted.Load() != 2 || refused.Load() != 2 {
+		t.Errorf("%d tokens, %d refusals", minted.Load(), refused.Load())
+	}
+	good = "bearer canary-access-3"
+	ahead.Store(int64(2 * time.Minute))
+	ask("POST", `{}`, 401) // a body is sent once
+	good = "bearer canary-access-3"
+	ask("POST", `{}`, 200) // with the token that was got meanwhile
+	d.unseen(5, h, "canary")
+}
+
+// TestTokenEndpointFailures: each has a refusal of its own, and is recorded.
+func TestTokenEndpointFailures(t *testing.T) {
+	d := kindsRoad(t, new(atomic.Int64))
+	for i, tc := range []struct {
+		answer http.HandlerFunc
+		code   string
+		status int
+	}{
+		{func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(400)
+			io.WriteString(w, `{"error":"invalid_grant","x":"canary"}`)
+		}, "grant_expired", 502},
+		{func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(401)
+			io.WriteString(w, `{"error":"invalid_client"}`)
+		}, "client_refused", 502},
+		{func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); io.WriteString(w, "canary") }, "token_endpoint", 502},
+		{func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "https://evil.example/")
+			w.WriteHeader(307)
+		}, "token_redirect", 502},
+	} {
+		d.serve = tc.answer
+		h := d.holds(credential.Credential{ID: fmt.Sprint("o", i), Kind: credential.KindRefresh, Settings: map[string]string{"token_url": "https://login.acme.dev/token", "client_id": "app"}}, "canary-refresh")
+		status, body := d.do("GET", "https://api.acme.dev/me", "Bearer "+h, "")
+		var p problem
+		check(t, json.Unmarshal([]byte(body), &p))
+		if status != tc.status || p.Hint == "" || strings.Contains(body, "canary") {
+			t.Errorf("%s: %d %s", tc.code, status, body)
+		}
+		x := d.records(i + 1)[i]
+		if x.Decision.Decision.Result != "allow" || x.Outcome.Outcome.Error != tc.code {
+			t.Errorf("%s: record %s\n%s", tc.code, x.Decision.Raw, x.Outcome.Raw)
+		}
+	}
+	d.unseen(4, "canary")
+}
