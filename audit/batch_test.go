@@ -35,12 +35,12 @@ func together(t *testing.T, l *Log, n int) []error {
 	return errs
 }
 
-// TestSharedWrite shows that decisions which share a write share its fate: all of
+// TestSharedWrite shows that decisions which wait for one write share its fate: all of
 // them are in the log, or none and every request hears of it. An outcome that was
 // queued with them is not lost.
 func TestSharedWrite(t *testing.T) {
 	const n = 20
-	l := open(t, Options{})
+	l := open(t, Options{Sync: -1}) // where each decision waits for its write
 	before := full(l)
 	if err := before.Commit(); err != nil {
 		t.Fatal(err)

@@ -10,7 +10,9 @@ import (
 
 func TestFollow(t *testing.T) {
 	l := open(t, Options{MaxSize: 3 << 10})
-	full(l).Close() // before: not shown
+	if err := errors.Join(full(l).Close(), l.Flush()); err != nil { // before: not shown
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	got := make(chan string)
@@ -94,7 +96,7 @@ func TestFollowIsNotHeldUp(t *testing.T) {
 func TestReadWhileRotating(t *testing.T) {
 	l := open(t, Options{MaxSize: 3 << 10})
 	for range 6 {
-		if err := full(l).Close(); err != nil {
+		if err := errors.Join(full(l).Close(), l.Flush()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,7 +112,7 @@ func TestReadWhileRotating(t *testing.T) {
 		if want > 60 {
 			break
 		}
-		if err := full(l).Close(); err != nil {
+		if err := errors.Join(full(l).Close(), l.Flush()); err != nil {
 			t.Fatal(err)
 		}
 	}

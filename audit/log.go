@@ -36,7 +36,8 @@ type Options struct {
 	// their first line in the name.
 	Path string
 	// Sync says when lines are also on disk: negative before Commit returns, zero
-	// when the kernel sees fit, positive at most so long after they were written.
+	// when the kernel sees fit, positive at most so long after they were written to
+	// the file, which is a few milliseconds after Commit.
 	Sync time.Duration
 	// MaxSize (bytes) and MaxAge end a segment; zero: never.
 	MaxSize int64
@@ -50,8 +51,10 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Log appends records to a file. It is safe for concurrent use. Writers queue for
-// one short write each, which those that come together share, and for nothing else.
+// Log appends records to a file. It is safe for concurrent use. A line is stored in
+// a ring that the kernel keeps should the process be killed, and one goroutine moves
+// lines from there to the file, so that no request waits for a disk unless
+// [Options.Sync] says so, the ring is full, or the log cannot be written.
 type Log struct {
 	o       Options
 	encoder zapcore.Encoder
@@ -59,12 +62,18 @@ type Log struct {
 
 	mu     sync.Mutex
 	queue  *batch
-	armed  bool          // a flush is due
-	last   time.Time     // when the request of the last decision arrived
-	gap    time.Duration // between decisions, on average
+	armed  bool // a flush is due
 	closed bool
+	active int // the half of the ring that lines are added to; -1: none
+
+	wake  chan struct{}
+	due   *time.Timer
+	stop  chan struct{}
+	ended chan struct{}
 
 	writing sync.Mutex // before mu where both are held
+	ring    *ring      // nil where there is none
+	busy    [2]bool    // halves of the ring whose lines are on their way; changed with mu held as well
 	file    *os.File
 	size    int64 // of the segment, up to the last whole line
 	started time.Time
@@ -86,7 +95,8 @@ type tip struct {
 
 // Open opens the log at o.Path, which it makes with mode 0600 when there is none,
 // and continues its chain. A last line that a power cut left half-written is moved
-// to a file beside it.
+// to a file beside it. What a process that was killed left in the ring, which stands
+// beside it as well, is entered first.
 func Open(o Options) (*Log, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -101,7 +111,7 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening decision log: %w", err)
 	}
-	l := &Log{o: o, lock: lock, queue: new(batch), gap: time.Second, encoder: zapcore.NewJSONEncoder(zapcore.EncoderConfig{
+	l := &Log{o: o, lock: lock, queue: new(batch), active: -1, encoder: zapcore.NewJSONEncoder(zapcore.EncoderConfig{
 		SkipLineEnding: true,
 		EncodeTime: func(t time.Time, e zapcore.PrimitiveArrayEncoder) {
 			zapcore.TimeEncoderOfLayout(timeLayout)(t.UTC(), e)
@@ -111,32 +121,84 @@ func Open(o Options) (*Log, error) {
 		lock.Close()
 		return nil, fmt.Errorf("opening decision log: %w", err)
 	}
+	if err := l.useRing(); err != nil {
+		l.file.Close()
+		lock.Close()
+		return nil, fmt.Errorf("opening decision log: %w", err)
+	}
+	l.wake, l.stop, l.ended = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
+	l.due = time.NewTimer(time.Hour)
+	l.due.Stop()
+	go l.own()
 	return l, nil
 }
 
 // timeLayout is RFC 3339 with microseconds.
 const timeLayout = "2006-01-02T15:04:05.000000Z07:00"
 
-// flush writes what is queued with one write. A write that fails or falls short
-// is taken back, so that no half line stands in front of the next. It is called
+// flush writes what is queued, as a rule with one write. A write that fails or falls
+// short is taken back, so that no half line stands in front of the next. It is called
 // with writing held.
 func (l *Log) flush() error {
 	b := l.take()
 	if b == nil {
 		return nil
 	}
-	l.out = l.out[:0]
-	tip := l.tip
-	for _, line := range b.lines {
-		l.chain(line.text.Bytes())
+	for i, in := range b.halfs {
+		if in && l.ring != nil {
+			l.ring.note(i, l.tip.seq+1)
+		}
 	}
-	err := l.write()
-	if err != nil {
-		l.tip = tip
-		err = l.fail(err)
+	all := b.lines
+	var err error
+	for err == nil && len(b.lines) > 0 {
+		tip := l.tip
+		n := l.fill(b.lines)
+		if err = l.write(); err != nil {
+			l.tip = tip
+			err = l.fail(err)
+			break
+		}
+		free(b.lines[:n])
+		b.lines = b.lines[n:]
 	}
 	l.finish(b, err)
+	l.spare = all[:0]
+	if err == nil {
+		l.mendRing()
+	}
 	return err
+}
+
+// fill chains lines for one write, and returns how many: all, or those for which the
+// segment has room.
+func (l *Log) fill(lines []line) int {
+	l.out = l.out[:0]
+	size := l.size
+	for i, line := range lines {
+		need := int64(line.text.Len() + chainSize)
+		if i > 0 && l.o.MaxSize > 0 && size+int64(len(l.out))+need > l.o.MaxSize {
+			return i
+		}
+		if i == 0 && l.o.MaxSize > 0 && size+need > l.o.MaxSize {
+			size = 0 // the write rotates first
+		}
+		l.chain(line.text.Bytes())
+	}
+	return len(lines)
+}
+
+// chainSize is more than a line grows by its chain, in bytes.
+const chainSize = 112
+
+// Flush writes what is queued, for those who read the file next.
+func (l *Log) Flush() error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if l.file == nil {
+		return ErrClosed
+	}
+	return l.flush()
 }
 
 // chain adds number and link to a line and appends it to what goes out.
@@ -201,6 +263,7 @@ func (l *Log) prepare() error {
 		if err := l.stillThere(); err != nil {
 			return err
 		}
+		l.ringThere()
 	}
 	full := l.o.MaxSize > 0 && l.size > 0 && l.size+int64(len(l.out)) > l.o.MaxSize
 	old := l.o.MaxAge > 0 && l.size > 0 && now.Sub(l.started) >= l.o.MaxAge
@@ -251,6 +314,9 @@ func (l *Log) Close() error {
 	if !l.shut() {
 		return ErrClosed
 	}
+	close(l.stop)
+	<-l.ended
+	l.due.Stop()
 	l.writing.Lock()
 	err := l.flush()
 	if l.syncing != nil && l.syncing.Stop() {
@@ -258,6 +324,10 @@ func (l *Log) Close() error {
 	}
 	err = errors.Join(err, l.file.Sync(), l.file.Close())
 	l.file = nil
+	if l.ring != nil {
+		err = errors.Join(err, l.ring.detach())
+		l.ring = nil
+	}
 	l.writing.Unlock()
 	l.timers.Wait()
 	return errors.Join(err, l.lock.Close())

@@ -106,23 +106,25 @@ func (l *Log) Reopen(r *Record, now time.Time) {
 // where the log syncs always. The request must not go on if it fails; the error
 // wraps [ErrLog].
 func (r *Record) Commit() error {
-	err := r.log.wait(r.Arrived, r.log.encode((*decisionEvent)(r)))
+	err := r.log.append(r.log.encode((*decisionEvent)(r)))
 	r.committed = err == nil
 	return err
 }
 
 // Close writes the outcome; where the request was refused before its decision was
-// committed it writes the decision as well. The outcome of a committed record may
-// wait for the next decision or some milliseconds, to share its write.
+// committed it writes the decision as well. The outcome of a committed record is
+// waited for only if too many wait already.
 func (r *Record) Close() error {
 	outcome := r.log.encode((*outcomeEvent)(r))
 	if !r.committed {
-		return r.log.wait(r.Arrived, r.log.encode((*decisionEvent)(r)), outcome)
+		if err := r.log.append(r.log.encode((*decisionEvent)(r))); err != nil {
+			return err
+		}
 	}
 	if r.log.later(outcome) {
 		return nil
 	}
-	return r.log.wait(r.Arrived, outcome)
+	return r.log.append(outcome)
 }
 
 type (

@@ -26,7 +26,7 @@ func write(t *testing.T, path, text string) {
 // failed as well.
 func TestHalfLineIsTakenBackLater(t *testing.T) {
 	l := open(t, Options{})
-	if err := full(l).Close(); err != nil {
+	if err := errors.Join(full(l).Close(), l.Flush()); err != nil {
 		t.Fatal(err)
 	}
 	write(t, l.o.Path, `{"time":"2026`)
@@ -53,7 +53,7 @@ func TestForeignLinesAreTold(t *testing.T) {
 			now := noon
 			var notices []string
 			l := open(t, Options{Now: func() time.Time { return now }, Notice: func(m string) { notices = append(notices, m) }})
-			if err := full(l).Close(); err != nil {
+			if err := errors.Join(full(l).Close(), l.Flush()); err != nil {
 				t.Fatal(err)
 			}
 			write(t, l.o.Path, tt.text)
@@ -121,7 +121,7 @@ func TestRemovedAndCutShort(t *testing.T) {
 			now := noon
 			var notices []string
 			l := open(t, Options{Now: func() time.Time { return now }, Notice: func(m string) { notices = append(notices, m) }})
-			if err := full(l).Close(); err != nil {
+			if err := errors.Join(full(l).Close(), l.Flush()); err != nil {
 				t.Fatal(err)
 			}
 			if err := harm(l.o.Path); err != nil {

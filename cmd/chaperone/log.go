@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"chaperone/audit"
+	"chaperone/cmd/chaperone/admin"
 	"chaperone/cmd/chaperone/problem"
 	"chaperone/cmd/chaperone/settings"
 )
@@ -89,7 +90,31 @@ func (a *app) logSettings() (*settings.Settings, error) {
 	if len(segments) == 0 {
 		return nil, problem.Failure(fmt.Errorf("reading decision log: there is none at %s", s.Log.Path), "it is made when `chaperone serve` first runs; --config FILE names another configuration")
 	}
+	a.flushLog(s)
 	return s, nil
+}
+
+// flushTime is how long a running proxy is waited for that has a slow disk.
+const flushTime = 5 * time.Second
+
+// flushLog brings into the file what was decided last: by the proxy, or, where one was
+// killed and none runs, by itself. What cannot be brought there is told.
+func (a *app) flushLog(s *settings.Settings) {
+	n, err := audit.Pending(s.Log.Path)
+	if n == 0 && err == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+	defer cancel()
+	if admin.NewClient(s.Admin).Flush(ctx) == nil {
+		return
+	}
+	if err == nil {
+		err = audit.Enter(s.Log.Path)
+	}
+	if err != nil {
+		fmt.Fprintf(a.stderr, "chaperone: note: the last decisions may be missing: %v\n", err)
+	}
 }
 
 // logPath returns where the log is; it must exist.

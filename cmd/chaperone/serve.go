@@ -127,7 +127,7 @@ func (r *road) start(ctx context.Context) (*running, error) {
 	}
 	up.admin = admin.New(admin.Options{
 		Directory: r.directory, Vault: r.vault, Catalogue: func() *action.Catalogue { return r.catalogue.Load() },
-		Metrics: r.metrics.Handler(), Logger: r.logger, Status: r.status, Reload: r.reload, ProxyURL: r.proxyURL,
+		Metrics: r.metrics.Handler(), Logger: r.logger, Status: r.status, Reload: r.reload, Flush: r.log.Flush, ProxyURL: r.proxyURL,
 	})
 	go up.serve(func() error { return up.admin.Serve(socket) })
 	go up.serve(func() error { return r.server.Serve(agents) })

@@ -171,6 +171,12 @@ func (c *Client) Reload(ctx context.Context) (Status, error) {
 	return ask[Status](ctx, c, "POST", "/v1/reload", none{})
 }
 
+// Flush has the proxy bring what was decided into the file of the decision log.
+func (c *Client) Flush(ctx context.Context) error {
+	_, err := ask[none](ctx, c, "POST", "/v1/log/flush", none{})
+	return err
+}
+
 // Status returns the state of the proxy.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return ask[Status](ctx, c, "GET", "/v1/status", nil)

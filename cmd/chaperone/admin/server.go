@@ -30,6 +30,8 @@ type Options struct {
 	// Reload builds policy and catalogue anew and swaps them in; on an error the
 	// last good ones stay.
 	Reload func(context.Context) error
+	// Flush brings what was decided into the file of the decision log.
+	Flush func() error
 	// ProxyURL is the proxy's address as agents dial it, with their credentials.
 	ProxyURL func(agent, token string) string
 }
@@ -64,6 +66,7 @@ func New(o Options) *Server {
 	mux.Handle("POST /v1/sessions/{id}/heartbeat", answer(s.heartbeat))
 	mux.Handle("POST /v1/revoke", answer(s.revoke))
 	mux.Handle("POST /v1/reload", answer(s.reload))
+	mux.Handle("POST /v1/log/flush", answer(s.flush))
 	mux.Handle("GET /v1/status", answer(s.status))
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", o.Metrics)
@@ -282,6 +285,8 @@ func (s *Server) reload(r *http.Request, _ none) (Status, error) {
 	err := s.o.Reload(r.Context())
 	return s.o.Status(), err
 }
+
+func (s *Server) flush(*http.Request, none) (none, error) { return none{}, s.o.Flush() }
 
 func (s *Server) status(*http.Request, none) (Status, error) { return s.o.Status(), nil }
 
