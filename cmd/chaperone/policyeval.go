@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -22,7 +21,6 @@ import (
 	"chaperone/policy"
 	"chaperone/policy/action"
 	"chaperone/policy/opa"
-	"chaperone/proxy/authority"
 	"chaperone/proxy/identity"
 )
 
@@ -174,7 +172,8 @@ func (q *asked) question(catalogue *action.Catalogue, args []string) (*policy.Qu
 // subject is what is to be done: a request, or an action by its name.
 func (q *asked) subject(catalogue *action.Catalogue, args []string) (*policy.Question, error) {
 	if q.action == "" {
-		return classify(catalogue, args, q.data)
+		_, out, err := classify(catalogue, args, &written{data: q.data})
+		return out, err
 	}
 	kinds := catalogue.Find(q.action)
 	if len(kinds) == 0 || len(args) > 0 {
@@ -191,56 +190,6 @@ func (q *asked) subject(catalogue *action.Catalogue, args []string) (*policy.Que
 		out.Request.Host = s.Hosts[0]
 	}
 	return out, nil
-}
-
-// classify names a request that is written as METHOD URL, or URL alone for GET.
-func classify(catalogue *action.Catalogue, args []string, data string) (*policy.Question, error) {
-	const hint = "write METHOD URL, such as GET https://api.github.com/user"
-	if len(args) == 1 {
-		args = []string{http.MethodGet, args[0]}
-	}
-	if len(args) != 2 {
-		return nil, problem.Misuse("a request is METHOD URL", hint)
-	}
-	u, err := url.Parse(args[1])
-	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, problem.Misuse(fmt.Sprintf("%q is not a URL that could be requested", args[1]), hint)
-	}
-	port := 443
-	if u.Scheme == "http" {
-		port = 80
-	}
-	host, port, err := authority.Parse(u.Host, port)
-	if err != nil {
-		return nil, problem.Misuse(err.Error(), hint)
-	}
-	path := u.EscapedPath()
-	if path == "" {
-		path = "/"
-	}
-	r := &action.Request{Method: strings.ToUpper(args[0]), Host: host, Path: path, RawQuery: u.RawQuery, Header: http.Header{}, BodyState: policy.BodyAbsent}
-	q := &policy.Question{Phase: policy.PhaseRequest, Time: time.Now().Unix(), Request: policy.Request{
-		Method: r.Method, Scheme: u.Scheme, Host: host, Port: port, Path: path, RawQuery: u.RawQuery, BodyState: policy.BodyAbsent,
-	}}
-	if data != "" {
-		r.Body = []byte(data)
-		r.Header.Set("Content-Type", contentType(data))
-		q.Request.Body, r.BodyState = action.ParseBody(r.Header, r.Body)
-		q.Request.BodyState = r.BodyState
-	}
-	q.Request.Header = r.Header
-	if err := catalogue.Classify(r, q); err != nil {
-		return nil, err
-	}
-	return q, nil
-}
-
-// contentType guesses what a client would say of a body.
-func contentType(data string) string {
-	if json.Valid([]byte(data)) {
-		return "application/json"
-	}
-	return "application/x-www-form-urlencoded"
 }
 
 // printAnswer prints what policy said, and makes exit code 3 of anything but allow.

@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"chaperone/cmd/chaperone/problem"
-	"chaperone/policy"
 	"chaperone/policy/action"
 )
 
@@ -77,62 +76,4 @@ func (a *app) serviceShow() *cobra.Command {
 			})
 		},
 	}
-}
-
-// named is what a request was classified as.
-type named struct {
-	Action   string        `json:"action"`
-	Access   policy.Access `json:"access"`
-	Known    bool          `json:"known"`
-	Why      string        `json:"why,omitzero"`
-	Type     string        `json:"resource_type,omitzero"`
-	Resource string        `json:"resource,omitzero"`
-	Keys     []string      `json:"keys"`
-}
-
-func (a *app) serviceClassify() *cobra.Command {
-	var data string
-	c := &cobra.Command{
-		Use: "classify METHOD URL", Short: "Name the action that a request would perform",
-		Args: func(*cobra.Command, []string) error { return nil },
-		RunE: func(_ *cobra.Command, args []string) error {
-			catalogue, err := a.catalogue()
-			if err != nil {
-				return err
-			}
-			q, err := classify(catalogue, args, data)
-			if err != nil {
-				return err
-			}
-			acts := q.Actions
-			if len(acts) == 0 {
-				acts = []policy.Act{{Action: q.Action, Resource: q.Resource}}
-			}
-			var list []named
-			for _, x := range acts {
-				list = append(list, named{x.Action.ID, x.Action.Access, x.Action.Known, x.Action.Why, x.Resource.Type, x.Resource.ID, x.Action.Keys})
-			}
-			return a.print(list, func(w io.Writer) {
-				for _, n := range list {
-					describeNamed(w, &n)
-				}
-			})
-		},
-	}
-	c.Flags().StringVar(&data, "data", "", "the request's `BODY`")
-	return c
-}
-
-func describeNamed(w io.Writer, n *named) {
-	if !n.Known {
-		row(w, "action", "not known ("+n.Why+")")
-		row(w, "grant", "only a raw grant (hosts, methods, path_prefix) reaches it")
-		return
-	}
-	row(w, "action", n.Action)
-	row(w, "access", n.Access)
-	if n.Resource != "" {
-		row(w, "resource", n.Type+" "+n.Resource)
-	}
-	row(w, "granted by", strings.Join(n.Keys, "  "))
 }

@@ -175,9 +175,10 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestUnknownIsOutOfReach shows that what has no name can be granted by none.
+// TestUnknownIsOutOfReach shows that what has no name can be granted by none, and that
+// every reason for it is explained.
 func TestUnknownIsOutOfReach(t *testing.T) {
-	c := shippedCatalogue(t)
+	c := protocols(t)
 	files, _ := filepath.Glob("testdata/golden/*.txt")
 	for _, file := range files {
 		for _, g := range readGolden(t, file) {
@@ -190,7 +191,7 @@ func TestUnknownIsOutOfReach(t *testing.T) {
 			if c.Classify(&r, &q) != nil || q.Action.Known {
 				continue
 			}
-			if a := q.Action; a.ID != "" || len(a.Keys) > 0 || a.Access != policy.AccessUnknown || a.Why == "" || len(q.Actions) > 0 {
+			if a := q.Action; a.ID != "" || len(a.Keys) > 0 || a.Access != policy.AccessUnknown || reasons[a.Why][0] == "" || reasons[a.Why][1] == "" || len(q.Actions) > 0 {
 				t.Errorf("%s: %+v, %d more", g.where, a, len(q.Actions))
 			}
 		}

@@ -12,6 +12,7 @@ type host struct {
 	service *compiled
 	api     bool // at the paths of its catalogue
 	git     bool // at the paths of git
+	text    string
 }
 
 // place is a name with who answers there: one service for all of it, and others
@@ -81,7 +82,7 @@ func (t *hosts) add(text string, h *host) error {
 		a, b := old.service.title(), h.service.title()
 		return fmt.Errorf("host %q belongs to %q and %q", text, min(a, b), max(a, b))
 	}
-	t.texts[text] = h
+	t.texts[text], h.text = h, text
 	name, prefix, under := strings.Cut(text, "/")
 	if under {
 		prefix = "/" + prefix

@@ -57,7 +57,8 @@ func (s *Service) kinds(service, prefix string, whole *Service) []Kind {
 	}
 	if len(s.GitHosts) > 0 { // as [compiled.git] names them
 		repository := Kind{Resource: "repository", Parts: 2, Parameters: []string{"owner", "repo", "ref"}}
-		for id, access := range map[string]policy.Access{"git/fetch": policy.AccessRead, "git/push": policy.AccessWrite, "git/push ": policy.AccessDelete} {
+		for id, access := range map[string]policy.Access{"git/fetch": policy.AccessRead, "git/push": policy.AccessWrite, "git/push ": policy.AccessDelete, "git/push-options": policy.AccessAdmin,
+			"git/lfs/download": policy.AccessRead, "git/lfs/upload": policy.AccessWrite, "git/lfs/list-locks": policy.AccessList, "git/lfs/verify-locks": policy.AccessRead, "git/lfs/lock": policy.AccessWrite, "git/lfs/unlock": policy.AccessWrite} {
 			k := repository
 			k.ID, k.Access = service+":"+strings.TrimSpace(id), access
 			out = append(out, k)

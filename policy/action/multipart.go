@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 
 	"chaperone/policy"
 )
@@ -75,13 +76,15 @@ func fieldLines(b, end []byte) (h http.Header, rest []byte, ok bool) {
 		}
 		name, value, colon := strings.Cut(string(line), ":")
 		key := http.CanonicalHeaderKey(name)
-		if !more || !colon || !fieldName(name) || strings.ContainsAny(value, "\r\n\x00") || len(h[key]) > 0 {
+		if !more || !colon || !fieldName(name) || strings.ContainsFunc(value, control) || len(h[key]) > 0 {
 			return nil, nil, false
 		}
 		h[key] = []string{strings.Trim(value, " \t")}
 		b = rest
 	}
 }
+
+func control(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f || r == utf8.RuneError }
 
 // fieldName reports whether a name is of letters, digits and hyphens.
 func fieldName(name string) bool {
