@@ -421,18 +421,23 @@ func TestLine(t *testing.T) {
 	}
 	for x := range Exchanges(l.o.Path, Filter{}) {
 		x.Decision.Time = x.Decision.Time.Local()
-		line := x.Line(0, false)
+		line := x.Line(Layout{})
 		for _, want := range []string{"allow", "triage-bot/i_1", "alice@acme.com", "github:issues/create acme/web", "201", "41.0ms (+300µs)", "INDETERMINATE"} {
 			if !strings.Contains(line, want) {
 				t.Errorf("%q lacks %q", line, want)
 			}
 		}
 		x.Decision.Agent.ID = "evil\x1b[2J\u202e"
-		if strings.ContainsAny(x.Line(0, false), "\x1b\u202e") {
+		if strings.ContainsAny(x.Line(Layout{}), "\x1b\u202e") {
 			t.Error("an escape sequence reached the terminal")
 		}
-		if got := x.Line(40, false); len([]rune(got)) != 40 {
-			t.Errorf("width 40: %q", got)
+		for _, width := range []int{30, 40, 79, 80, 110, 149, 150, 300} {
+			if got := x.Line(Layout{Width: width}); len([]rune(got)) > width || !strings.Contains(got, "github:is") {
+				t.Errorf("width %d: %q", width, got)
+			}
+		}
+		if got := x.Line(Layout{Colour: true}); strings.Count(got, "\x1b[") != 2 {
+			t.Errorf("colours: %q", got)
 		}
 	}
 }
@@ -454,7 +459,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if strings.ContainsAny((Exchange{Decision: e}).Line(0, false), "\x1b\n\x00") {
+		if strings.ContainsAny((Exchange{Decision: e}).Line(Layout{}), "\x1b\n\x00") {
 			t.Fatalf("control bytes reach the terminal from %q", b)
 		}
 	})

@@ -196,6 +196,19 @@ func (e *Event) acts(field string) []string {
 	return values
 }
 
+// Acts says in words what each action does where the request is several.
+func (e *Event) Acts() []string {
+	var all []act
+	if len(e.Actions) == 0 || json.Unmarshal(e.Actions, &all) != nil {
+		return nil
+	}
+	var words []string
+	for _, a := range all {
+		words = append(words, strings.TrimSpace(a.Action.ID+" "+a.value("resource")))
+	}
+	return words
+}
+
 type act struct {
 	Action   EventAction
 	Resource map[string]any

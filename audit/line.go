@@ -8,47 +8,123 @@ import (
 	"unicode/utf8"
 )
 
-// Line is the exchange in one line for people: when, what was decided, who for
-// whom, what on what, and how it ended. Width cuts it (0: never); colour marks the
-// result for a terminal.
-func (x Exchange) Line(width int, colour bool) string {
+// Layout says how a line is laid out for people.
+type Layout struct {
+	Width  int  // of the terminal, in columns; 0: lines are never cut
+	Colour bool // for a terminal that has it
+	Dates  bool // the day stands before the time
+}
+
+// widths are those of the columns; 0 leaves one out.
+type widths struct{ who, human, what int }
+
+// columns chooses what a terminal has room for.
+func (l Layout) columns() widths {
+	switch {
+	case l.Width == 0 || l.Width >= 150:
+		return widths{28, 24, 44}
+	case l.Width >= 110:
+		return widths{18, 18, 36}
+	case l.Width >= 80:
+		return widths{14, 0, 34}
+	}
+	return widths{0, 0, max(l.Width-22, 10)}
+}
+
+// Line is the exchange in one line: when, what was decided, who for whom, what on
+// what, and how it ended, with the reason where it was refused. What does not fit is
+// cut, and nothing in it can make a terminal do more than print.
+func (x Exchange) Line(l Layout) string {
 	d := x.Decision
-	who := d.Agent.ID
-	if who == "" {
-		who = "(unknown caller)"
+	clock, w := "15:04:05.000", l.columns()
+	if w.human == 0 {
+		clock = "15:04:05"
 	}
-	if d.Agent.Instance != "" {
-		who += "/" + d.Agent.Instance
-	}
-	human := d.Human.Name()
-	if human == "" {
-		human = "-"
-	}
-	what := d.Action.ID
-	if what == "" {
-		what = strings.TrimSpace(d.Request.Method + " " + d.Request.Host + d.Request.Path)
-	} else if id := d.ResourceID(); id != "" {
-		what += " " + id
+	if l.Dates {
+		clock = "2006-01-02 15:04:05"
 	}
 	result := d.Decision.Result
 	if d.Alarm != "" {
 		result = "ALARM"
 	}
-	s := fmt.Sprintf("%s  %-5s  %-20s  %-24s  %-44s  %s", d.Time.Local().Format("15:04:05.000"), result, Printable(who), Printable(human), Printable(what), x.end())
-	s = strings.TrimRight(s, " ")
-	if width > 0 && utf8.RuneCountInString(s) > width {
-		s = string([]rune(s)[:width-1]) + "…"
+	cells := []string{d.Time.Local().Format(clock), paint(result, fmt.Sprintf("%-5s", result), l.Colour)}
+	room := l.Width - len(clock) - 9
+	for _, c := range []struct {
+		text  string
+		width int
+	}{{x.who(), w.who}, {orDash(d.Human.Name()), w.human}, {x.what(), w.what}} {
+		if c.width > 0 {
+			cells = append(cells, l.cell(c.text, c.width))
+			room -= c.width + 2
+		}
 	}
-	if colour {
-		s = paint(result, s)
+	end := Printable(x.end())
+	if l.Width > 0 {
+		end = cut(end, max(room, 0))
+	}
+	return strings.TrimRight(strings.Join(append(cells, end), "  "), " ")
+}
+
+// cell fills a column, and where lines are cut keeps to it.
+func (l Layout) cell(text string, width int) string {
+	text = Printable(text)
+	if l.Width > 0 {
+		text = cut(text, width)
+	}
+	return text + strings.Repeat(" ", max(width-utf8.RuneCountInString(text), 0))
+}
+
+func cut(text string, width int) string {
+	if utf8.RuneCountInString(text) <= width {
+		return text
+	}
+	if width < 1 {
+		return ""
+	}
+	return string([]rune(text)[:width-1]) + "…"
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
 	}
 	return s
+}
+
+func (x Exchange) who() string {
+	a := x.Decision.Agent
+	switch {
+	case x.Decision.IsAlarm() && a.ID == "":
+		return "chaperone"
+	case a.ID == "":
+		return "(unknown caller)"
+	case a.Instance != "":
+		return a.ID + "/" + a.Instance
+	}
+	return a.ID
+}
+
+func (x Exchange) what() string {
+	d := x.Decision
+	if d.IsAlarm() {
+		return d.Alarm
+	}
+	if d.Action.ID == "" {
+		return strings.TrimSpace(d.Request.Method + " " + d.Request.Host + d.Request.Path)
+	}
+	return strings.TrimSpace(d.Action.ID + " " + d.ResourceID())
 }
 
 // end says how the exchange ended.
 func (x Exchange) end() string {
 	d, o := x.Decision, x.Outcome
 	var parts []string
+	if d.IsAlarm() {
+		return d.What
+	}
+	if d.Alarm != "" {
+		parts = append(parts, d.Alarm)
+	}
 	if o == nil {
 		parts = append(parts, "(no outcome yet)")
 	} else {
@@ -58,7 +134,7 @@ func (x Exchange) end() string {
 		if d.Decision.Result == "allow" {
 			parts = append(parts, fmt.Sprintf("%s (+%s)", short(o.Outcome.TotalUS), short(o.Outcome.AddedUS)))
 		}
-		if o.Outcome.Error != "" {
+		if o.Outcome.Error != "" && o.Outcome.Error != d.Alarm {
 			parts = append(parts, o.Outcome.Error)
 		}
 		if o.Outcome.Indeterminate {
@@ -66,7 +142,7 @@ func (x Exchange) end() string {
 		}
 	}
 	if d.Decision.Result != "allow" && len(d.Decision.Reasons) > 0 {
-		parts = append(parts, Printable(d.Decision.Reasons[0]))
+		parts = append(parts, strings.Join(d.Decision.Reasons, " "))
 	}
 	return strings.Join(parts, "  ")
 }
@@ -93,7 +169,11 @@ func Printable(s string) string {
 	}, s)
 }
 
-func paint(result, s string) string {
+// paint colours a result.
+func paint(result, text string, colour bool) string {
+	if !colour {
+		return text
+	}
 	code := "32" // green
 	switch result {
 	case "ALARM":
@@ -103,9 +183,5 @@ func paint(result, s string) string {
 	case "ask":
 		code = "33"
 	}
-	before, after, ok := strings.Cut(s, result)
-	if !ok {
-		return s
-	}
-	return before + "\x1b[" + code + "m" + result + "\x1b[0m" + after
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }

@@ -49,7 +49,6 @@ type Segment struct {
 // packed is what a packed segment has besides.
 type packed struct {
 	frames []frame
-	unpack *zstd.Decoder
 
 	mu   sync.Mutex
 	last int // number of the frame in text
@@ -102,9 +101,6 @@ func (s *Segment) Sync() error { return s.file.Sync() }
 
 // Close releases the file.
 func (s *Segment) Close() error {
-	if s.packed != nil {
-		s.unpack.Close()
-	}
 	return s.file.Close()
 }
 
@@ -158,9 +154,7 @@ func openPacked(f io.ReaderAt, size int64) (*packed, error) {
 	if at != size-table {
 		return nil, fmt.Errorf("%w: its seek table does not fit", ErrPacked)
 	}
-	var err error
-	p.unpack, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxFrame))
-	return p, err
+	return p, nil
 }
 
 // readFrame copies from the frame in which the byte at lies.
@@ -177,7 +171,7 @@ func (s *Segment) readFrame(b []byte, at int64) (int, error) {
 		if _, err := s.file.ReadAt(raw, one.at); err != nil {
 			return 0, err
 		}
-		text, err := s.unpack.DecodeAll(raw, s.text[:0])
+		text, err := Unsqueeze(raw, maxFrame)
 		if err != nil || len(text) != one.text {
 			s.last = -1
 			return 0, fmt.Errorf("%w: frame %d: %v", ErrPacked, i, err)
@@ -332,8 +326,8 @@ func digest(name string) (sum [sha256.Size]byte, err error) {
 	return [sha256.Size]byte(h.Sum(nil)), nil
 }
 
-// stem is the name of a segment as it was before it was packed.
-func stem(name string) string { return strings.TrimSuffix(name, packedSuffix) }
+// Stem is the name of a segment as it was before it was packed.
+func Stem(name string) string { return strings.TrimSuffix(name, packedSuffix) }
 
 // Line reads the line that begins at a byte of a segment, without its newline.
 func (s *Segment) Line(at int64) ([]byte, error) {
@@ -363,11 +357,30 @@ func Squeeze(b []byte) []byte {
 }
 
 // Unsqueeze undoes [Squeeze]; what it gives is at most limit bytes long.
-func Unsqueeze(b []byte, limit uint64) ([]byte, error) {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(limit))
-	if err != nil {
+func Unsqueeze(b []byte, limit int) ([]byte, error) {
+	if len(b) == 0 {
+		return nil, nil // what nothing is squeezed to
+	}
+	var h zstd.Header
+	if err := h.Decode(b); err != nil {
 		return nil, err
 	}
-	defer d.Close()
-	return d.DecodeAll(b, nil)
+	if !h.HasFCS || h.FrameContentSize > uint64(limit) {
+		return nil, fmt.Errorf("%w: it says that it is %d bytes long", ErrPacked, h.FrameContentSize)
+	}
+	d, ok := unpackers.Get().(*zstd.Decoder)
+	if !ok {
+		return nil, ErrPacked
+	}
+	defer unpackers.Put(d)
+	return d.DecodeAll(b, make([]byte, 0, h.FrameContentSize))
 }
+
+// unpackers are costly to make and hold nothing of what they unpacked.
+var unpackers = sync.Pool{New: func() any {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30))
+	if err != nil {
+		return nil
+	}
+	return d
+}}

@@ -2,8 +2,6 @@ package audit
 
 import (
 	"bufio"
-	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +21,7 @@ type Event struct {
 	Human       EventHuman      `json:"human"`
 	Session     string          `json:"session"`
 	Purpose     string          `json:"purpose"`
+	Chain       []EventLink     `json:"chain"`
 	Traceparent string          `json:"traceparent"`
 	Action      EventAction     `json:"action"`
 	Resource    map[string]any  `json:"resource"`
@@ -58,6 +57,9 @@ func (h EventHuman) Name() string {
 
 // EventAction is the action of an event.
 type EventAction struct{ ID, Service, Operation, Access, Unknown string }
+
+// EventLink is one delegation of an event's chain.
+type EventLink struct{ Session, Agent, Instance string }
 
 // EventRequest is the request of an event.
 type EventRequest struct {
@@ -301,7 +303,7 @@ func openNext(path, done string) (*Segment, error) {
 			}
 			return nil, err
 		}
-		if again, err := segmentAfter(path, done); err != nil || stem(again) == stem(name) {
+		if again, err := segmentAfter(path, done); err != nil || Stem(again) == Stem(name) {
 			return f, err
 		}
 		f.Close()
@@ -311,7 +313,7 @@ func openNext(path, done string) (*Segment, error) {
 func segmentAfter(path, done string) (string, error) {
 	segments, err := Segments(path)
 	for _, name := range segments {
-		if name == path || stem(name) > stem(done) {
+		if name == path || Stem(name) > Stem(done) {
 			return name, err
 		}
 	}
@@ -364,121 +366,4 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 		}
 		long = append(long, b...)
 	}
-}
-
-// followEvery is how often Follow looks for new lines.
-const followEvery = 100 * time.Millisecond
-
-// Follow yields exchanges as they end, from now on, until ctx is done. It goes on
-// with the next segment when the log is rotated, and from the start of the file
-// when it was replaced or cut short.
-func Follow(ctx context.Context, path string, f Filter) iter.Seq2[Exchange, error] {
-	return func(yield func(Exchange, error) bool) {
-		w := follower{path: path, pairs: pairs{filter: f, yield: yield, asEnded: true}}
-		defer w.close()
-		if err := w.open(io.SeekEnd); err != nil && !errors.Is(err, os.ErrNotExist) {
-			yield(Exchange{}, err)
-			return
-		}
-		tick := time.NewTicker(followEvery)
-		defer tick.Stop()
-		for !w.pairs.stopped {
-			if err := w.read(); err != nil {
-				if !w.pairs.stopped {
-					yield(Exchange{}, err)
-				}
-				return
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-		}
-	}
-}
-
-type follower struct {
-	path  string
-	file  *os.File
-	part  []byte // a line that is not whole yet
-	at    int64
-	pairs pairs
-}
-
-func (w *follower) open(whence int) error {
-	f, err := os.Open(w.path)
-	if err != nil {
-		return err
-	}
-	w.close()
-	w.file, w.part = f, nil
-	w.at, err = f.Seek(0, whence)
-	return err
-}
-
-func (w *follower) close() {
-	if w.file != nil {
-		w.file.Close()
-	}
-}
-
-// read takes in what has come, then sees whether the file was changed for another.
-func (w *follower) read() error {
-	if w.file != nil {
-		if err := w.drain(); err != nil || w.pairs.stopped {
-			return err
-		}
-		there, err := os.Stat(w.path)
-		mine, merr := w.file.Stat()
-		if err != nil || merr != nil {
-			return nil // between rename and creation: look again
-		}
-		if os.SameFile(there, mine) && mine.Size() >= w.at {
-			return nil
-		}
-		// The old file may have grown between the reading and the rename.
-		if err := w.drain(); err != nil || w.pairs.stopped {
-			return err
-		}
-	}
-	if err := w.open(io.SeekStart); err != nil {
-		return nil
-	}
-	return w.drain()
-}
-
-func (w *follower) drain() error {
-	var chunk [32 << 10]byte
-	for !w.pairs.stopped {
-		n, err := w.file.Read(chunk[:])
-		w.at += int64(n)
-		if err := w.take(chunk[:n]); err != nil {
-			return err
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (w *follower) take(b []byte) error {
-	w.part = append(w.part, b...)
-	for !w.pairs.stopped {
-		i := bytes.IndexByte(w.part, '\n')
-		if i < 0 {
-			return nil
-		}
-		e, err := Parse(w.part[:i])
-		w.part = w.part[i+1:]
-		if err != nil {
-			return err
-		}
-		w.pairs.add(e)
-	}
-	return nil
 }

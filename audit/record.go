@@ -379,3 +379,10 @@ func clean(s string) string {
 	}
 	return strings.ToValidUTF8(s[:maxText], "") + "…"
 }
+
+// Moment is when a request arrived, to the millisecond, as its id says; false where
+// the id is none of this log's.
+func Moment(id string) (time.Time, bool) {
+	u, err := ulid.ParseStrict(id)
+	return ulid.Time(u.Time()), err == nil
+}

@@ -264,7 +264,7 @@ func Segments(path string) ([]string, error) {
 	ended = append(ended, packed...)
 	slices.Sort(ended)
 	// Where a segment is there packed and not, packing was cut short or is about to end.
-	ended = slices.CompactFunc(ended, func(a, b string) bool { return stem(a) == stem(b) })
+	ended = slices.CompactFunc(ended, func(a, b string) bool { return Stem(a) == Stem(b) })
 	if _, err := os.Stat(path); err == nil {
 		ended = append(ended, path)
 	} else if !errors.Is(err, os.ErrNotExist) {

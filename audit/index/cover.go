@@ -1,7 +1,6 @@
 package index
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,20 +29,25 @@ func cover(path string, c *checker) ([]piece, error) {
 	}
 	var all []piece
 	for _, name := range segments {
-		number, err := numberOf(path, name)
+		s, number, err := openNumbered(path, name)
+		again := errors.Is(err, fs.ErrNotExist) // rotated, packed or pruned meanwhile
+		if name == path && !again {
+			again = moved(path, segments)
+		}
+		if again {
+			if err == nil {
+				s.Close()
+			}
+			return cover(path, c)
+		}
 		if errors.Is(err, errEmpty) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		if slices.ContainsFunc(all, func(p piece) bool { return p.segment == number }) {
-			continue // the segment ended between two looks at it
-		}
-		pieces, err := coverSegment(path, name, number, c)
-		if errors.Is(err, fs.ErrNotExist) {
-			return cover(path, c) // rotated, packed or pruned meanwhile
-		}
+		pieces, err := coverSegment(path, s, number, c)
+		s.Close()
 		if err != nil {
 			return nil, err
 		}
@@ -52,12 +56,13 @@ func cover(path string, c *checker) ([]piece, error) {
 	return all, nil
 }
 
-func coverSegment(path, name string, number uint64, c *checker) ([]piece, error) {
-	s, err := audit.OpenSegment(name)
-	if err != nil {
-		return nil, err
-	}
-	defer s.Close()
+// moved reports whether segments have ended since the log was listed.
+func moved(path string, before []string) bool {
+	now, err := audit.Segments(path)
+	return err == nil && (len(now) != len(before) || len(now) > 1 && audit.Stem(now[len(now)-2]) != audit.Stem(before[len(before)-2]))
+}
+
+func coverSegment(path string, s *audit.Segment, number uint64, c *checker) ([]piece, error) {
 	files, err := filesOf(path, number)
 	if err != nil {
 		return nil, err
@@ -156,37 +161,31 @@ func filesOf(path string, segment uint64) ([]piece, error) {
 
 var errEmpty = errors.New("segment is empty")
 
-// numberOf returns the number of a segment's first line: from its name, or for the
-// current one from the line.
-func numberOf(path, name string) (uint64, error) {
-	if name != path {
-		ext := filepath.Ext(path)
-		text := strings.TrimPrefix(name, strings.TrimSuffix(path, ext)+"-")
-		var n uint64
-		if _, err := fmt.Sscanf(text, "%d", &n); err != nil {
-			return 0, fmt.Errorf("reading the name of %s: %w", name, err)
-		}
-		return n, nil
-	}
+// openNumbered opens a file of the log and returns the number of its first line: from
+// its name, or for the current one from the line.
+func openNumbered(path, name string) (*audit.Segment, uint64, error) {
 	s, err := audit.OpenSegment(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, errEmpty
-	}
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
-	defer s.Close()
+	if name != path {
+		n, err := audit.SegmentNumber(path, name)
+		if err != nil {
+			s.Close()
+		}
+		return s, n, err
+	}
+	n := uint64(0)
 	line, err := s.Line(0)
 	if err != nil {
-		return 0, errEmpty
+		err = errEmpty
+	} else {
+		n, err = audit.Number(line)
 	}
-	var l struct {
-		Seq uint64 `json:"seq"`
+	if err != nil {
+		s.Close()
 	}
-	if err := json.Unmarshal(line, &l); err != nil {
-		return 0, fmt.Errorf("reading the first line of %s: %w", name, err)
-	}
-	return l.Seq, nil
+	return s, n, err
 }
 
 // open opens the segment with a number, under whatever name it has by now.
@@ -197,14 +196,17 @@ func open(path string, segment uint64) (*audit.Segment, error) {
 			return nil, err
 		}
 		for _, name := range segments {
-			if n, err := numberOf(path, name); err != nil || n != segment {
+			if n, err := audit.SegmentNumber(path, name); name != path && (err != nil || n != segment) {
 				continue
 			}
-			s, err := audit.OpenSegment(name)
-			if errors.Is(err, fs.ErrNotExist) {
-				break // renamed since: look again
+			s, n, err := openNumbered(path, name)
+			if err != nil {
+				continue // renamed, packed or pruned since: look again
 			}
-			return s, err
+			if n == segment {
+				return s, nil
+			}
+			s.Close()
 		}
 	}
 	return nil, fmt.Errorf("segment %d of %s was removed meanwhile: %w", segment, path, fs.ErrNotExist)

@@ -230,7 +230,7 @@ func TestUnsoundIndexHidesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer segment.Close()
-	number, _ := numberOf(path, segment.Name())
+	number, _ := audit.SegmentNumber(path, segment.Name())
 	part, err := Build(segment, number, 0, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -49,8 +49,9 @@ type head struct {
 	Last    string `json:"last"`    // hash of it
 	Digest  string `json:"digest"`  // of all lines
 	Rows    int    `json:"rows"`
-	Since   int64  `json:"since"` // time of the earliest row
-	Until   int64  `json:"until"` // and of the latest
+	Since   int64  `json:"since"`   // time of the earliest row
+	Until   int64  `json:"until"`   // and of the latest
+	Several bool   `json:"several"` // a row is several requests
 	Blobs   []blob `json:"blobs"`
 }
 
@@ -182,6 +183,7 @@ func (b *builder) row(e *entry) {
 	b.at = append(b.at, b.To)
 	b.ended = append(b.ended, -1)
 	b.multi = append(b.multi, e.multi)
+	b.Several = b.Several || e.multi
 }
 
 func (b *builder) outcome(e *entry) {

@@ -312,7 +312,18 @@ func (w *searcher) load(f *file) error {
 	if err := f.loadTimes(); err != nil {
 		return err
 	}
+	loose := func(want audit.Want) bool { return isLoose(columnsOf(want)) }
+	if w.q.Group != nil && !w.raw() && !w.ofOutcome() && !(f.part.Several && slices.ContainsFunc(w.wants, loose)) {
+		return nil // no line is read
+	}
 	return f.loadPlaces()
+}
+
+// isLoose reports whether these columns hold one of what may be several.
+func isLoose(columns []int) bool {
+	return slices.ContainsFunc(columns, func(i int) bool {
+		return i == actionColumn || i == serviceColumn || i == accessColumn || i == resourceColumn
+	})
 }
 
 // columnsOf are the columns in which the value of a field may stand; none where the

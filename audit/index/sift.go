@@ -29,7 +29,7 @@ func (t *test) any() bool {
 
 // tests makes the filter's tests of one part. It reports false where no row can match.
 func (w *searcher) tests(p *Part) ([]test, bool) {
-	several := slices.Contains(p.multi, true)
+	several := p.Several
 	var tests []test
 	for _, want := range w.wants {
 		var t *test
@@ -43,7 +43,7 @@ func (w *searcher) tests(p *Part) ([]test, bool) {
 			for code, text := range c.texts {
 				takes[code] = audit.Matches(pattern, text)
 			}
-			t = &test{codes: c.codes, takes: takes, more: t, loose: i == actionColumn || i == serviceColumn || i == accessColumn || i == resourceColumn}
+			t = &test{codes: c.codes, takes: takes, more: t, loose: isLoose([]int{i})}
 		}
 		if t == nil {
 			continue
@@ -77,7 +77,7 @@ func (w *searcher) sift(f *found, p *Part, s *audit.Segment) error {
 			continue
 		}
 		later := open && p.ended[row] < 0 // its outcome is in another part
-		sure, ok := judge(tests, row, p.multi[row])
+		sure, ok := judge(tests, row, p.multi != nil && p.multi[row])
 		if !ok && !later {
 			continue
 		}

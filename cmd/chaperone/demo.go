@@ -241,7 +241,7 @@ func (d *demonstration) try(ctx context.Context, s *step) error {
 	if err != nil {
 		return err
 	}
-	d.say("   record           %s", x.Line(0, false))
+	d.say("   record           %s", x.Line(audit.Layout{}))
 	switch {
 	case resp.StatusCode != s.status:
 		return fmt.Errorf("status %d, promised %d", resp.StatusCode, s.status)
@@ -313,6 +313,6 @@ func (d *demonstration) revokeStream(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("   record           %s", x.Line(0, false))
+	d.say("   record           %s", x.Line(audit.Layout{}))
 	return nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"chaperone/audit"
 	"chaperone/cmd/chaperone/admin"
@@ -128,38 +128,64 @@ func (a *app) logPath() (string, error) {
 
 func (a *app) logTail() *cobra.Command {
 	var s selection
-	var follow bool
+	var follow, wide bool
 	var lines int
 	c := &cobra.Command{
 		Use: "tail", Short: "Print the last requests, one line each", Args: noArguments,
+		Long: `Print the last requests, one line each, and with -f those that come, as they end.
+Lines are cut to the terminal unless --wide is given or they go elsewhere; NO_COLOR
+leaves colours out. --json prints the log's own lines.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			f, err := s.filter(time.Now())
 			if err != nil {
 				return err
 			}
+			if lines < 0 {
+				return problem.Misuse("a number of lines is not negative", "-n 0 prints only what comes")
+			}
 			path, err := a.logPath()
 			if err != nil {
 				return err
 			}
-			var last []audit.Exchange
-			for x, err := range audit.Exchanges(path, f) {
-				if err != nil {
-					return err
-				}
-				if last = append(last, x); len(last) > lines {
-					last = last[1:]
-				}
-			}
-			if err := a.printExchanges(c.Context(), each(last)); err != nil || !follow {
+			list, last, err := audit.Latest(path, lines, f)
+			if err != nil {
 				return err
 			}
-			return a.printExchanges(c.Context(), audit.Follow(c.Context(), path, f))
+			var open []audit.Exchange
+			if follow {
+				list, open = parted(list)
+			}
+			l := a.layout(wide)
+			l.Dates = len(list) > 0 && !sameDay(list[0].Decision.Time, time.Now())
+			if err := a.printExchanges(c.Context(), each(list), l); err != nil || !follow {
+				return err
+			}
+			return a.printExchanges(c.Context(), audit.FollowAfter(c.Context(), path, last, open, f), l)
 		},
 	}
 	s.flags(c)
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")
 	c.Flags().IntVarP(&lines, "lines", "n", 10, "how many")
+	c.Flags().BoolVar(&wide, "wide", false, "cut no line")
 	return c
+}
+
+// parted takes those apart that have not ended.
+func parted(list []audit.Exchange) (ended, open []audit.Exchange) {
+	for _, x := range list {
+		if x.Outcome == nil && !x.Decision.IsAlarm() {
+			open = append(open, x)
+			continue
+		}
+		ended = append(ended, x)
+	}
+	return ended, open
+}
+
+func sameDay(a, b time.Time) bool {
+	y, m, d := a.Local().Date()
+	y2, m2, d2 := b.Local().Date()
+	return y == y2 && m == m2 && d == d2
 }
 
 func each(list []audit.Exchange) iter.Seq2[audit.Exchange, error] {
@@ -172,16 +198,28 @@ func each(list []audit.Exchange) iter.Seq2[audit.Exchange, error] {
 	}
 }
 
-// printExchanges prints a line for each, or with --json the log's own lines.
-func (a *app) printExchanges(ctx context.Context, list iter.Seq2[audit.Exchange, error]) error {
-	colour := false
-	if f, ok := a.stdout.(*os.File); ok {
-		info, err := f.Stat()
-		colour = err == nil && info.Mode()&os.ModeCharDevice != 0
+// layout is that of the terminal to which the output goes, if it goes to one.
+func (a *app) layout(wide bool) audit.Layout {
+	f, ok := a.stdout.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return audit.Layout{}
 	}
+	var l audit.Layout
+	l.Colour = true
 	if v, ok := a.variable("NO_COLOR"); ok && v != "" {
-		colour = false
+		l.Colour = false
 	}
+	if v, _ := a.variable("TERM"); v == "dumb" {
+		l.Colour = false
+	}
+	if width, _, err := term.GetSize(int(f.Fd())); err == nil && !wide {
+		l.Width = width
+	}
+	return l
+}
+
+// printExchanges prints a line for each, or with --json the log's own lines.
+func (a *app) printExchanges(ctx context.Context, list iter.Seq2[audit.Exchange, error], l audit.Layout) error {
 	for x, err := range list {
 		if ctx.Err() != nil {
 			return nil
@@ -189,7 +227,7 @@ func (a *app) printExchanges(ctx context.Context, list iter.Seq2[audit.Exchange,
 		if err == nil && a.json {
 			err = a.printRaw(&x)
 		} else if err == nil {
-			_, err = fmt.Fprintln(a.stdout, x.Line(0, colour))
+			_, err = fmt.Fprintln(a.stdout, x.Line(l))
 		}
 		if err != nil {
 			return err
@@ -206,48 +244,6 @@ func (a *app) printRaw(x *audit.Exchange) error {
 		if _, err := fmt.Fprintf(a.stdout, "%s\n", e.Raw); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func (a *app) logShow() *cobra.Command {
-	return &cobra.Command{
-		Use: "show ID", Short: "Show the whole record of one request", Args: arguments("ID"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			path, err := a.logPath()
-			if err != nil {
-				return err
-			}
-			for x, err := range audit.Exchanges(path, audit.Filter{ID: args[0]}) {
-				if err != nil {
-					return err
-				}
-				return a.showExchange(&x)
-			}
-			return problem.Failure(fmt.Errorf("no record %s in %s", args[0], path), "the id is in the answer's Chaperone-Decision header and in `chaperone log tail --json`")
-		},
-	}
-}
-
-func (a *app) showExchange(x *audit.Exchange) error {
-	if a.json {
-		return a.printRaw(x)
-	}
-	fmt.Fprintln(a.stdout, x.Line(0, false))
-	for _, e := range []*audit.Event{x.Decision, x.Outcome} {
-		if e == nil {
-			fmt.Fprintln(a.stdout, "\nno outcome yet: it goes on, or the proxy ended first")
-			continue
-		}
-		var fields map[string]any
-		if err := json.Unmarshal(e.Raw, &fields); err != nil {
-			return fmt.Errorf("reading record: %w", err)
-		}
-		b, err := json.MarshalIndent(fields, "", "  ")
-		if err != nil {
-			return fmt.Errorf("printing record: %w", err)
-		}
-		fmt.Fprintf(a.stdout, "\n%s\n", b)
 	}
 	return nil
 }

@@ -112,7 +112,9 @@ func (a *app) ask(ctx context.Context, s *settings.Settings, f audit.Filter, q *
 		return printCSV(a.stdout, list)
 	}
 	a.json = q.format == "json"
-	return a.printExchanges(ctx, list)
+	l := a.layout(false)
+	l.Dates = true
+	return a.printExchanges(ctx, list, l)
 }
 
 // query is a question about the log of these settings, with the key by which the

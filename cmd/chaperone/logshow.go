@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"chaperone/audit"
+	"chaperone/audit/index"
+	"chaperone/cmd/chaperone/problem"
+	"chaperone/cmd/chaperone/settings"
+)
+
+// near is how long before and after a request its session is looked at.
+const near = 10 * time.Minute
+
+// nearby is how many requests are shown before and after one.
+const nearby = 5
+
+func (a *app) logShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID", Short: "Show the whole story of one request", Args: arguments("ID"),
+		Long: `Show the whole story of one request: who made it for whom, by which delegation, what
+was decided by which policy and why, how it ended, and what its session did just before
+and after. --json prints the lines of the log.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := a.logSettings()
+			if err != nil {
+				return err
+			}
+			x, err := a.find(c.Context(), s, args[0])
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printRaw(x)
+			}
+			around, err := a.around(c.Context(), s, x)
+			if err != nil {
+				return err
+			}
+			return a.tell(x, around)
+		},
+	}
+}
+
+// find finds the exchange of an id. The id says when it was: there it is looked for
+// first.
+func (a *app) find(ctx context.Context, s *settings.Settings, id string) (*audit.Exchange, error) {
+	spans := []audit.Filter{{ID: id}}
+	if at, ok := audit.Moment(id); ok {
+		spans = []audit.Filter{{ID: id, Since: at.Add(-time.Second), Until: at.Add(time.Second)}, {ID: id}}
+	}
+	for _, f := range spans {
+		q, err := a.query(s, f)
+		if err != nil {
+			return nil, err
+		}
+		for x, err := range index.List(ctx, q) {
+			if err != nil {
+				return nil, err
+			}
+			return &x, nil
+		}
+	}
+	return nil, problem.Failure(fmt.Errorf("no record %s in %s", id, s.Log.Path), "the id is in the answer's Chaperone-Decision header and in `chaperone log tail --json`")
+}
+
+// around returns what the session did near an exchange.
+func (a *app) around(ctx context.Context, s *settings.Settings, x *audit.Exchange) ([]audit.Exchange, error) {
+	d := x.Decision
+	if d.Session == "" {
+		return nil, nil
+	}
+	q, err := a.query(s, audit.Filter{Session: d.Session, Since: d.Time.Add(-near), Until: d.Time.Add(near)})
+	if err != nil {
+		return nil, err
+	}
+	var list []audit.Exchange
+	after := -1
+	for o, err := range index.List(ctx, q) {
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, o)
+		if after < 0 && len(list) > nearby && o.Decision.ID != d.ID {
+			list = list[1:]
+		}
+		if o.Decision.ID == d.ID {
+			after = 0
+		} else if after >= 0 {
+			if after++; after == nearby {
+				break
+			}
+		}
+	}
+	return list, nil
+}
+
+// tell prints the story.
+func (a *app) tell(x *audit.Exchange, around []audit.Exchange) error {
+	d := x.Decision
+	l := a.layout(false)
+	l.Dates = true
+	fmt.Fprintln(a.stdout, x.Line(l))
+	fmt.Fprintln(a.stdout)
+	if err := a.print(nil, func(w io.Writer) {
+		field(w, "id", d.ID)
+		field(w, "time", d.Time.Local().Format("Monday 2 January 2006, 15:04:05.000 MST"))
+		field(w, "agent", join(d.Agent.ID, "instance", d.Agent.Instance, "answered for by", d.Agent.Owner))
+		field(w, "human", join(d.Human.Name(), "subject", d.Human.Sub, "of", d.Human.Iss))
+		field(w, "session", join(d.Session, "delegated for", d.Purpose))
+		for i, link := range d.Chain {
+			field(w, "delegation "+fmt.Sprint(i+1), join(link.Agent, "instance", link.Instance, "session", link.Session))
+		}
+		field(w, "action", join(d.Action.ID, "access", d.Action.Access, "not known:", d.Action.Unknown))
+		field(w, "resource", resource(d.Resource))
+		for _, one := range d.Acts() {
+			field(w, "also", one)
+		}
+		field(w, "request", strings.TrimSpace(d.Request.Method+" "+d.Request.Host+d.Request.Path))
+		field(w, "query", strings.Join(d.Request.Query, ", "))
+		field(w, "from", join(d.Request.Client, "by", d.Request.Protocol))
+		field(w, "credential", join(d.Credential.ID, "handle", d.Credential.Handle))
+		field(w, "trace", d.Traceparent)
+		field(w, "alarm", join(d.Alarm, "", d.What))
+		field(w, "decision", join(d.Decision.Result, "by policy", d.Decision.Policy))
+		for _, reason := range d.Decision.Reasons {
+			field(w, "reason", reason)
+		}
+		if len(d.Decision.Obligations) > 0 {
+			b, _ := json.Marshal(d.Decision.Obligations) // it came out of JSON
+			field(w, "obligations", string(b))
+		}
+		ending(w, x)
+	}); err != nil || len(around) < 2 {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "\nwhat session %s did around it\n", audit.Printable(d.Session))
+	for _, o := range around {
+		mark := "  "
+		if o.Decision.ID == d.ID {
+			mark = "> "
+		}
+		inner := l
+		inner.Width = max(l.Width-2, 0)
+		if _, err := fmt.Fprintln(a.stdout, mark+o.Line(inner)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ending prints how an exchange ended.
+func ending(w io.Writer, x *audit.Exchange) {
+	if x.Decision.IsAlarm() {
+		return
+	}
+	if x.Outcome == nil {
+		field(w, "outcome", "none yet: it goes on, or the proxy ended first")
+		return
+	}
+	o := x.Outcome.Outcome
+	status := ""
+	if o.Status != 0 {
+		status = fmt.Sprint(o.Status)
+	}
+	field(w, "outcome", join(orDash(status), "error", o.Error))
+	field(w, "took", fmt.Sprintf("%v, of which %v were added here", time.Duration(o.TotalUS)*time.Microsecond, time.Duration(o.AddedUS)*time.Microsecond))
+	field(w, "bytes", fmt.Sprintf("%d sent, %d received", o.BytesIn, o.BytesOut))
+	if o.Scrubbed > 0 {
+		field(w, "scrubbed", fmt.Sprintf("%d secrets were swapped back in the answer", o.Scrubbed))
+	}
+	if o.Indeterminate {
+		field(w, "note", "INDETERMINATE: the write may have happened although it failed here")
+	}
+}
+
+// field prints a line where there is something to print.
+func field(w io.Writer, name, value string) {
+	if value != "" {
+		row(w, name, audit.Printable(value))
+	}
+}
+
+// join makes one text of a value and what is said about it, in pairs of words and value.
+func join(value string, pairs ...string) string {
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" && pairs[i+1] != value {
+			value = strings.TrimSpace(value + "  " + pairs[i] + " " + pairs[i+1])
+		}
+	}
+	return value
+}
+
+func resource(r map[string]any) string {
+	id, _ := r["id"].(string)
+	kind, _ := r["type"].(string)
+	return strings.TrimSpace(kind + " " + id)
+}
