@@ -365,7 +365,7 @@ func Unsqueeze(b []byte, limit int) ([]byte, error) {
 	if err := h.Decode(b); err != nil {
 		return nil, err
 	}
-	if !h.HasFCS || h.FrameContentSize > uint64(limit) {
+	if h.FrameContentSize > uint64(limit) {
 		return nil, fmt.Errorf("%w: it says that it is %d bytes long", ErrPacked, h.FrameContentSize)
 	}
 	d, ok := unpackers.Get().(*zstd.Decoder)
@@ -373,7 +373,11 @@ func Unsqueeze(b []byte, limit int) ([]byte, error) {
 		return nil, ErrPacked
 	}
 	defer unpackers.Put(d)
-	return d.DecodeAll(b, make([]byte, 0, h.FrameContentSize))
+	text, err := d.DecodeAll(b, make([]byte, 0, h.FrameContentSize)) // not every small frame says its size
+	if err == nil && len(text) > limit {
+		err = fmt.Errorf("%w: it is %d bytes long", ErrPacked, len(text))
+	}
+	return text, err
 }
 
 // unpackers are costly to make and hold nothing of what they unpacked.
