@@ -233,3 +233,11 @@ func LastNumber(path string) (uint64, error) {
 	}
 	return 0, err
 }
+
+// Sync puts on disk what the current file holds.
+func (r *Reader) Sync() error {
+	if r.segment == nil {
+		return nil
+	}
+	return r.segment.Sync()
+}

@@ -1,0 +1,178 @@
+package proof
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"chaperone/audit"
+)
+
+// NotaryOptions say how a [Notary] works.
+type NotaryOptions struct {
+	Path string // of the log
+	Key  *Key
+	// Every and Lines: a checkpoint is due when either has passed since the last one
+	// and there are new lines.
+	Every time.Duration
+	Lines int64
+	// Elsewhere are folders outside of the state directory into which checkpoints go too.
+	Elsewhere []string
+	// Altered is told in words when the log was changed under the notary's eyes.
+	Altered func(message string)
+}
+
+// Notary adds the lines of a log to its tree as they come, and signs checkpoints. It
+// belongs to one goroutine.
+type Notary struct {
+	o      NotaryOptions
+	tree   *Tree
+	reader *audit.Reader
+	prev   [sha256.Size]byte
+	knows  bool // prev is the hash of the line before
+	signed int64
+	at     time.Time
+	broken error
+}
+
+// NewNotary opens the tree of a log. It returns [ErrRolledBack] where the log does not
+// continue what was signed last: then nothing is signed until a person has looked.
+func NewNotary(o NotaryOptions) (*Notary, error) {
+	tree, err := OpenTree(o.Path, true)
+	if err != nil {
+		return nil, err
+	}
+	n := &Notary{o: o, tree: tree, at: time.Now()}
+	if err := n.resume(); err != nil {
+		tree.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// resume checks that log and tree continue the newest checkpoint.
+func (n *Notary) resume() error {
+	last, err := LoadCheckpoint(checkpointFile(n.o.Path), &n.o.Key.Public)
+	if err != nil && !missing(err) {
+		return err
+	}
+	lines, err := audit.LastNumber(n.o.Path)
+	if err != nil {
+		return fmt.Errorf("looking at the log's end: %w", err)
+	}
+	signed := int64(0)
+	if last != nil {
+		signed = last.Size
+	}
+	if int64(lines) < signed {
+		return fmt.Errorf("%w: %d lines were signed, and it has %d", ErrRolledBack, signed, lines)
+	}
+	// The tree may know of lines that a power cut took, or be behind: it is brought to
+	// what was signed, and goes on from there.
+	n.tree.cut(min(n.tree.blocks, int64(lines)/blockSize))
+	n.reader = audit.NewReader(n.o.Path, uint64(n.tree.Size()))
+	for n.tree.Size() < signed {
+		if ok, err := n.next(); err != nil || !ok {
+			return errors.Join(err, fmt.Errorf("%w: %d lines were signed, and %d can be read", ErrRolledBack, signed, n.tree.Size()))
+		}
+	}
+	if signed > 0 {
+		root, err := n.tree.Root(signed)
+		if err != nil {
+			return err
+		}
+		if root != last.Root {
+			return fmt.Errorf("%w: the first %d lines are not those that were signed", ErrRolledBack, signed)
+		}
+	}
+	n.signed = signed
+	return nil
+}
+
+// cut takes blocks off the end.
+func (t *Tree) cut(blocks int64) {
+	t.blocks = blocks
+	t.pending = t.pending[:0]
+}
+
+// Close releases the tree.
+func (n *Notary) Close() error {
+	n.reader.Close()
+	return n.tree.Close()
+}
+
+// Look adds what has come and signs where that is due, or now when asked. It returns
+// the checkpoint if it made one.
+func (n *Notary) Look(now bool) (*Checkpoint, error) {
+	if n.broken != nil {
+		return nil, n.broken
+	}
+	for {
+		ok, err := n.next()
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			break
+		}
+		if n.tree.Size()-n.signed >= n.o.Lines && n.o.Lines > 0 {
+			break
+		}
+	}
+	fresh := n.tree.Size() - n.signed
+	due := now || n.o.Lines > 0 && fresh >= n.o.Lines || n.o.Every > 0 && time.Since(n.at) >= n.o.Every
+	if fresh == 0 || !due {
+		return nil, nil
+	}
+	if err := n.reader.Sync(); err != nil { // what is signed must outlive a power cut
+		return nil, fmt.Errorf("signing checkpoint: %w", err)
+	}
+	c, err := sign(n.tree, n.o.Key)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.tree.Save(); err != nil {
+		return nil, err
+	}
+	n.signed, n.at = c.Size, time.Now()
+	return c, keepCheckpoint(c, n.o.Path, n.o.Elsewhere)
+}
+
+// next adds one line, if there is one. It tells where the chain does not hold.
+func (n *Notary) next() (bool, error) {
+	line, seq, err := n.reader.Next()
+	if err == io.EOF {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if gap := int64(seq) - 1 - n.tree.Size(); gap > 0 {
+		if gap > maxGap {
+			n.broken = fmt.Errorf("%w: number %d follows %d", ErrRolledBack, seq, n.tree.Size())
+			return false, n.broken
+		}
+		n.o.Altered(fmt.Sprintf("lines %d to %d are not in the log any more", n.tree.Size()+1, seq-1))
+		n.knows = false
+		for range gap {
+			if err := n.tree.addGap(); err != nil {
+				return false, err
+			}
+		}
+	}
+	var l struct {
+		Prev string `json:"prev"`
+	}
+	if err := json.Unmarshal(line, &l); err == nil && n.knows && l.Prev != hex.EncodeToString(n.prev[:]) {
+		n.o.Altered(fmt.Sprintf("line %d was changed after it was written, or line %d was put in", seq-1, seq))
+	}
+	n.prev, n.knows = sha256.Sum256(line), true
+	return true, n.tree.Add(line)
+}
+
+// maxGap bounds the lines that may be missing at once.
+const maxGap = 10_000_000
