@@ -170,6 +170,8 @@ func (p *pairs) add(e *Event) {
 // addOther adds an outcome, or an alarm that belongs to no request.
 func (p *pairs) addOther(e *Event) {
 	switch x := p.byID[e.ID]; {
+	case e.IsAlarm() && x != nil: // raised after the decision was written
+		x.Decision.Alarm = e.Alarm
 	case e.IsAlarm() && e.Request.Method == "" && p.filter.Match(e):
 		x = &Exchange{Decision: e}
 		if p.asEnded {

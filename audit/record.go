@@ -111,7 +111,7 @@ func (r *Record) Commit() error {
 	return err
 }
 
-// Close writes the outcome; where the request was refused before its decision was
+// Close writes the outcome, and before it the alarm that the request raised; where the request was refused before its decision was
 // committed it writes the decision as well. The outcome of a committed record is
 // waited for only if too many wait already.
 func (r *Record) Close() error {
@@ -119,6 +119,13 @@ func (r *Record) Close() error {
 	if !r.committed {
 		if err := r.log.append(r.log.encode((*decisionEvent)(r))); err != nil {
 			return err
+		}
+	}
+	if r.Alarm != "" {
+		if alarm := r.log.encode(alarmOf(r)); !r.log.later(alarm) {
+			if err := r.log.append(alarm); err != nil {
+				return err
+			}
 		}
 	}
 	if r.log.later(outcome) {

@@ -36,13 +36,21 @@ func (f *Fault) Error() string { return fmt.Sprintf("%s:%d: %s", f.File, f.Line,
 // line that was changed, removed, inserted or moved, and names the first; lines
 // cut off at the very end it cannot miss, unless they are compared with a head
 // that was noted down elsewhere: pass it, or the empty string.
-func Verify(path, head string) (Report, error) {
+func Verify(path, head string) (Report, error) { return VerifyEach(path, head, nil) }
+
+// Visitor is given each line whose link in the chain holds: where it stands, its
+// number, and itself.
+type Visitor func(at Fault, line []byte)
+
+// VerifyEach is Verify that shows each line to a visitor. It begins anew, with another
+// one, where the log was rotated meanwhile.
+func VerifyEach(path, head string, begin func() Visitor) (Report, error) {
 	for {
 		segments, err := Segments(path)
 		if err != nil {
 			return Report{}, fmt.Errorf("verifying %s: %w", path, err)
 		}
-		report, err := verify(path, head, segments)
+		report, err := verify(path, head, segments, begin)
 		if err == nil && report.Bad == nil {
 			return report, nil
 		}
@@ -54,11 +62,14 @@ func Verify(path, head string) (Report, error) {
 	}
 }
 
-func verify(path, head string, segments []string) (Report, error) {
+func verify(path, head string, segments []string, begin func() Visitor) (Report, error) {
 	if len(segments) == 0 {
 		return Report{}, fmt.Errorf("verifying %s: %w", path, os.ErrNotExist)
 	}
 	c := chain{head: head, seen: head == ""}
+	if begin != nil {
+		c.visit = begin()
+	}
 	c.Segments = len(segments)
 	for _, name := range segments {
 		if err := c.segment(name); err != nil {
@@ -81,6 +92,8 @@ type chain struct {
 	prev [sha256.Size]byte
 	head string
 	seen bool
+
+	visit Visitor
 }
 
 func (c *chain) segment(name string) error {
@@ -93,6 +106,9 @@ func (c *chain) segment(name string) error {
 		if what := c.link(line); what != "" {
 			c.Bad = &Fault{filepath.Base(name), n, c.Last + 1, what}
 			return nil
+		}
+		if c.visit != nil {
+			c.visit(Fault{File: filepath.Base(name), Line: n, Seq: c.Last}, line)
 		}
 	}
 	return nil

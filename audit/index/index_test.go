@@ -156,7 +156,12 @@ func TestAnswersAreTheLogs(t *testing.T) {
 		t.Fatalf("%d parts, %v", n, err)
 	}
 	notices := 0
-	check("index", Query{Key: key, Notice: func(m string) { if notices == 0 { t.Log(m) }; notices++ }})
+	check("index", Query{Key: key, Notice: func(m string) {
+		if notices == 0 {
+			t.Log(m)
+		}
+		notices++
+	}})
 	segments, err := audit.Segments(path)
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +171,12 @@ func TestAnswersAreTheLogs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	check("packed", Query{Key: key, Notice: func(m string) { if notices == 0 { t.Log(m) }; notices++ }})
+	check("packed", Query{Key: key, Notice: func(m string) {
+		if notices == 0 {
+			t.Log(m)
+		}
+		notices++
+	}})
 	if rep, err := audit.Verify(path, ""); err != nil || rep.Bad != nil {
 		t.Errorf("%+v, %v", rep, err)
 	}

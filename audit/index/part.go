@@ -154,8 +154,11 @@ func (b *builder) add(line []byte) bool {
 		b.row(e)
 		b.open[string(e.id)] = len(b.at) - 1
 	case "alarm":
-		if len(e.text[methodColumn]) == 0 { // else it belongs to a decision
+		if len(e.text[methodColumn]) == 0 {
 			b.row(e)
+		} else if row, ok := b.open[string(e.id)]; ok { // raised after the decision was written
+			c := b.columns[alarmColumn]
+			c.codes[row] = c.code(e.text[alarmColumn])
 		}
 	case "outcome":
 		b.outcome(e)

@@ -1,5 +1,5 @@
-// Package keep looks after the decision log beside the proxy that writes it: it
-// indexes and packs segments that have ended.
+// Package keep looks after the decision log beside the proxy that writes it: it signs
+// checkpoints of it, and indexes and packs segments that have ended.
 package keep
 
 import (
@@ -18,13 +18,21 @@ import (
 // Options of a [Keeper].
 type Options struct {
 	Path string     // of the log
-	Key  *proof.Key // signs the index
+	Key  *proof.Key // signs checkpoints and index
+	// CheckpointEvery and CheckpointLines say when a checkpoint is due: when so long has
+	// passed, or so many lines were written. Elsewhere are folders into which each goes
+	// besides.
+	CheckpointEvery time.Duration
+	CheckpointLines int64
+	Elsewhere       []string
 	// Pack says whether segments that have ended are compressed.
 	Pack bool
 	// Every is how often the keeper looks; 2 s when zero.
 	Every time.Duration
 	// Notice is told in words of what an operator should know.
 	Notice func(message string)
+	// Altered is told in words when somebody changed the log.
+	Altered func(message string)
 }
 
 // Keeper looks after a log until it is closed.
@@ -33,7 +41,8 @@ type Keeper struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 	index  *index.Maker
-	told   string // the last fault that was told
+	notary *proof.Notary // nil: not opened yet
+	told   string        // the last fault that was told
 }
 
 // Start begins to look after a log.
@@ -60,6 +69,7 @@ func (k *Keeper) run(ctx context.Context) {
 		k.tell(k.look(ctx))
 		select {
 		case <-ctx.Done():
+			k.end()
 			return
 		case <-tick.C:
 		}
@@ -78,9 +88,36 @@ func (k *Keeper) tell(err error) {
 	k.told = text
 }
 
+// notarize adds what has come to the tree, and signs when that is due, or at once.
+func (k *Keeper) notarize(now bool) error {
+	if k.notary == nil {
+		n, err := proof.NewNotary(proof.NotaryOptions{Path: k.o.Path, Key: k.o.Key, Every: k.o.CheckpointEvery, Lines: k.o.CheckpointLines,
+			Elsewhere: k.o.Elsewhere, Altered: k.o.Altered})
+		if errors.Is(err, proof.ErrRolledBack) && k.told == "" {
+			k.o.Altered(err.Error())
+		}
+		if err != nil {
+			return err
+		}
+		k.notary = n
+	}
+	_, err := k.notary.Look(now)
+	return err
+}
+
+// end signs what is left.
+func (k *Keeper) end() {
+	k.tell(k.notarize(true))
+	if k.notary != nil {
+		k.notary.Close()
+	}
+}
+
 // look does what is due.
 func (k *Keeper) look(ctx context.Context) error {
+	nerr := k.notarize(false)
 	_, err := k.index.Update()
+	err = errors.Join(nerr, err)
 	if !k.o.Pack || ctx.Err() != nil {
 		return err
 	}

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,7 +19,7 @@ import (
 )
 
 func (a *app) logVerbs() *cobra.Command {
-	return group("log", "Read the decision log; no proxy need run", a.logTail(), a.logQuery(), a.logShow(), a.logVerify(), a.logIndex())
+	return group("log", "Read the decision log; no proxy need run", a.logTail(), a.logQuery(), a.logShow(), a.logVerify(), a.logProve(), a.logKey(), a.logIndex())
 }
 
 // selection is what the flags of tail and query say.
@@ -246,42 +243,4 @@ func (a *app) printRaw(x *audit.Exchange) error {
 		}
 	}
 	return nil
-}
-
-func (a *app) logVerify() *cobra.Command {
-	var head string
-	c := &cobra.Command{
-		Use: "verify", Short: "Check that no line was changed, removed, inserted or moved", Args: noArguments,
-		Long: `Follow the hash chain through all segments. Lines cut off at the very end are found
-only against a head that was noted down elsewhere: pass it with --head.`,
-		RunE: func(*cobra.Command, []string) error {
-			path, err := a.logPath()
-			if err != nil {
-				return err
-			}
-			report, err := audit.Verify(path, head)
-			if err != nil {
-				return err
-			}
-			if err := a.print(report, func(w io.Writer) { describeReport(w, &report) }); err != nil {
-				return err
-			}
-			if report.Bad != nil {
-				return problem.Failure(fmt.Errorf("the log was altered: %w", report.Bad), "keep the file as it is and compare it with a copy; what stands before that line is sound")
-			}
-			return nil
-		},
-	}
-	c.Flags().StringVar(&head, "head", "", "`HASH` of the last line, as an earlier verify printed it")
-	return c
-}
-
-func describeReport(w io.Writer, r *audit.Report) {
-	row(w, "lines", strconv.FormatUint(r.Lines, 10)+" in "+strconv.Itoa(r.Segments)+" files")
-	row(w, "numbers", fmt.Sprintf("%d to %d", r.First, r.Last))
-	row(w, "head", r.Head)
-	if r.Torn {
-		row(w, "note", "the last line is half-written, as a power cut leaves it")
-	}
-	row(w, "chain", strings.TrimSpace(map[bool]string{true: "holds", false: "is broken"}[r.Bad == nil]))
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,7 +22,7 @@ import (
 )
 
 // logKeyFile is the key that signs checkpoints and index.
-func logKeyFile(s *settings.Settings) string { return filepath.Join(s.State, "log.key") }
+func logKeyFile(s *settings.Settings) string { return s.Log.Checkpoints.Key }
 
 // questions are the flags of query besides the selection.
 type questions struct {

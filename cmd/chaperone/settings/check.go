@@ -89,6 +89,9 @@ func (c *check) settings(s *Settings) {
 	if s.Log.MaxSize < 0 || s.Log.MaxAge < 0 || s.Log.Keep < 0 {
 		c.fault(at("log"), "max_size, max_age and keep must not be negative")
 	}
+	if p := s.Log.Checkpoints; p.Every < 0 || p.Lines < 0 {
+		c.fault(at("log", "checkpoints"), "every and lines must not be negative")
+	}
 	c.upstream(&s.Upstream)
 	c.services(s)
 }
@@ -171,7 +174,13 @@ func (s *Settings) settle(dir string) {
 	if s.Log.Path == "" {
 		s.Log.Path = filepath.Join(s.State, "decisions.jsonl")
 	}
-	paths := []*string{&s.State, &s.Admin, &s.Log.Path, &s.Policy.Path, &s.Key.File, &s.CA.Cert, &s.CA.Key, &s.TLS.Cert, &s.TLS.Key}
+	if s.Log.Checkpoints.Key == "" {
+		s.Log.Checkpoints.Key = filepath.Join(s.State, "log.key")
+	}
+	paths := []*string{&s.Log.Checkpoints.Key, &s.State, &s.Admin, &s.Log.Path, &s.Policy.Path, &s.Key.File, &s.CA.Cert, &s.CA.Key, &s.TLS.Cert, &s.TLS.Key}
+	for i := range s.Log.Checkpoints.To {
+		paths = append(paths, &s.Log.Checkpoints.To[i])
+	}
 	for i := range s.Upstream.Roots {
 		paths = append(paths, &s.Upstream.Roots[i])
 	}

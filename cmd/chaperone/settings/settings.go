@@ -69,6 +69,16 @@ type Log struct {
 	MaxAge  time.Duration `yaml:"max_age"`
 	Keep    int           `yaml:"keep"`
 	Pack    bool          `yaml:"pack"`
+
+	Checkpoints Checkpoints `yaml:"checkpoints"`
+}
+
+// Checkpoints say when the log is signed, and where to that goes besides.
+type Checkpoints struct {
+	Every time.Duration `yaml:"every"`
+	Lines int64         `yaml:"lines"`
+	To    []string      `yaml:"to"`
+	Key   string        `yaml:"key"` // file
 }
 
 // Upstream is about the way to services.
@@ -90,7 +100,7 @@ const (
 func Default() *Settings {
 	return &Settings{
 		Listen: "127.0.0.1:8080", State: "state", Store: "bolt",
-		Log: Log{Sync: time.Second, MaxSize: 256 << 20, MaxAge: 7 * 24 * time.Hour, Pack: true}, UnknownHosts: DenyUnknown, Drain: 30 * time.Second,
+		Log: Log{Sync: time.Second, MaxSize: 256 << 20, MaxAge: 7 * 24 * time.Hour, Pack: true, Checkpoints: Checkpoints{Every: time.Minute, Lines: 10000}}, UnknownHosts: DenyUnknown, Drain: 30 * time.Second,
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -80,7 +81,7 @@ func TestShippedFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Listen != d.Listen || s.State != d.State || s.Admin != d.Admin || s.Log != d.Log || s.Drain != d.Drain || s.UnknownHosts != d.UnknownHosts || s.Store != d.Store {
+	if s.Listen != d.Listen || s.State != d.State || s.Admin != d.Admin || !reflect.DeepEqual(s.Log, d.Log) || s.Drain != d.Drain || s.UnknownHosts != d.UnknownHosts || s.Store != d.Store {
 		t.Errorf("config.yaml states other defaults than the program's:\n%+v\n%+v", s, d)
 	}
 	if filepath.Base(s.Policy.Path) != "rego" {
