@@ -448,6 +448,6 @@ func writeOnce(path string, b []byte) error {
 
 // secretFiles are the files that nobody else may read.
 func secretFiles(s *settings.Settings) []string {
-	return slices.DeleteFunc([]string{filepath.Join(s.State, "key"), filepath.Join(s.State, "ca.key"), filepath.Join(s.State, "chaperone.db"), s.Log.Path, s.Log.Path + ".ring", s.Key.File, s.CA.Key, s.TLS.Key},
+	return slices.DeleteFunc([]string{filepath.Join(s.State, "key"), filepath.Join(s.State, "ca.key"), filepath.Join(s.State, "chaperone.db"), logKeyFile(s), s.Log.Path, s.Log.Path + ".ring", s.Key.File, s.CA.Key, s.TLS.Key},
 		func(p string) bool { return p == "" })
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +24,9 @@ import (
 )
 
 // logKeyFile is the key that signs checkpoints and index.
-func logKeyFile(s *settings.Settings) string { return s.Log.Checkpoints.Key }
+func logKeyFile(s *settings.Settings) string {
+	return cmp.Or(s.Log.Checkpoints.Key, filepath.Join(s.State, "log.key"))
+}
 
 // questions are the flags of query besides the selection.
 type questions struct {
