@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 )
 
@@ -49,6 +50,7 @@ type Authority struct {
 	pem     []byte
 	now     func() time.Time
 	leaves  leaves
+	minting chan struct{} // holds one for each certificate that is being made
 }
 
 // Open loads the authority in dir, or makes one there when there is none: P-256,
@@ -113,7 +115,7 @@ func Load(certPEM, keyPEM []byte) (*Authority, error) {
 	}
 	return &Authority{
 		cert: cert, key: key, leafKey: leafKey, leafPub: id, now: time.Now,
-		pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}),
+		pem: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), minting: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
 	}, nil
 }
 

@@ -38,7 +38,8 @@ type leaf struct {
 
 // Leaf returns a certificate for host, which must be a lower-case A-label name or
 // the canonical form of an IP address. It is minted at first use, once for all
-// who ask at the same moment, and again an hour before it expires.
+// who ask at the same moment, and again an hour before it expires. No more are minted
+// at once than leaves a processor for others.
 func (a *Authority) Leaf(host string) (*tls.Certificate, error) {
 	if c := a.leaves.find(host, a.now()); c != nil {
 		return c, nil
@@ -47,7 +48,9 @@ func (a *Authority) Leaf(host string) (*tls.Certificate, error) {
 		if c := a.leaves.find(host, a.now()); c != nil {
 			return c, nil
 		}
+		a.minting <- struct{}{}
 		c, expires, err := a.mint(host)
+		<-a.minting
 		if err != nil {
 			return nil, err
 		}

@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,6 +102,7 @@ func assemble(ctx context.Context, s *settings.Settings, logger *slog.Logger) (_
 	if err != nil {
 		return nil, fmt.Errorf("building proxy: %w", err)
 	}
+	r.mintAhead(catalogue)
 	return r, nil
 }
 
@@ -263,10 +265,16 @@ func (r *road) proxyURL(agent, token string) string {
 	return u.String()
 }
 
-// reload builds policy and catalogue anew. Both are swapped in or neither is.
-func (r *road) reload(context.Context) error {
+// reload builds policy and catalogue anew, behind what requests need. Both are swapped
+// in or neither is.
+func (r *road) reload(context.Context) (err error) {
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
+	behind(func() { err = r.rebuild() })
+	return err
+}
+
+func (r *road) rebuild() error {
 	catalogue, err := r.freshCatalogue()
 	r.metrics.Reloaded("catalogue", err)
 	engine, perr := r.freshPolicy()
@@ -279,9 +287,23 @@ func (r *road) reload(context.Context) error {
 	r.usePolicy(engine)
 	r.catalogue.Store(catalogue)
 	r.server.UseCatalogue(catalogue)
+	r.mintAhead(catalogue)
 	r.reloaded.Store(nil)
 	r.logger.Info("reloaded", "policy", engine.Revision(), "services", len(catalogue.Services()))
 	return nil
+}
+
+// mintAhead makes certificates for the hosts of the catalogue that are names, so that
+// no agent's first tunnel waits for one. It is no error if one cannot be made: the
+// tunnel will tell.
+func (r *road) mintAhead(c *action.Catalogue) {
+	for _, s := range c.Services() {
+		for _, host := range slices.Concat(s.Hosts, s.GitHosts) {
+			if !strings.Contains(host, "*") {
+				r.ca.Leaf(host)
+			}
+		}
+	}
 }
 
 // freshPolicy reads the policy again. One that did not change stays, with what it

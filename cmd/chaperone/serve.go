@@ -166,6 +166,13 @@ func (u *running) stop() error {
 // editors and checkouts write in several steps.
 const settleTime = 200 * time.Millisecond
 
+// Between two reloads passes at least a second, and at least so many times what the
+// last one took: changes that come faster are taken in together.
+const (
+	leastBetween = time.Second
+	restFactor   = 10
+)
+
 // watch reloads at SIGHUP and when the policy folder changed, until ctx is done.
 func (u *running) watch(ctx context.Context) {
 	defer close(u.watched)
@@ -176,20 +183,23 @@ func (u *running) watch(ctx context.Context) {
 	defer end()
 	quiet := time.NewTimer(0)
 	<-quiet.C
+	var next time.Time // not before
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hup:
-			quiet.Reset(0)
+			quiet.Reset(max(0, time.Until(next)))
 		case e := <-events:
 			if policyFile(e.Name) {
-				quiet.Reset(settleTime)
+				quiet.Reset(max(settleTime, time.Until(next)))
 			}
 		case err := <-errs:
 			u.r.logger.Warn("watching policy folder", "error", err.Error())
 		case <-quiet.C:
+			began := time.Now()
 			u.r.reload(ctx) // logs, counts and keeps its error itself
+			next = time.Now().Add(max(leastBetween, restFactor*time.Since(began)))
 		}
 	}
 }
