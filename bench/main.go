@@ -48,7 +48,8 @@ func run(args []string) error {
 	f.IntVar(&o.rate, "rate", 1000, "requests a second of the open loop")
 	f.IntVar(&o.idle, "idle", 200, "idle tunnels")
 	smoke := f.Bool("smoke", false, "one short round: does it work at all; no run may be far behind the yardstick")
-	bad := f.Bool("trouble", false, "instead: the program's latency with trouble beside it")
+	bad := f.Bool("trouble", false, "instead: latency with trouble beside it, the program's and the yardstick's")
+	others := f.Bool("peers", false, "also mitmproxy (mitmdump) and squid with ssl-bump, where they are installed")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -60,15 +61,26 @@ func run(args []string) error {
 		return fmt.Errorf("making a folder: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	roads, stop, err := build(context.Background(), dir)
-	if err != nil {
+	ctx, b := context.Background(), &builder{dir: dir}
+	defer b.stop()
+	if err := b.build(ctx); err != nil {
 		return err
 	}
-	defer stop()
 	if *bad {
-		return underTrouble(roads[len(roads)-1], dir, o)
+		if err := large(ctx, b); err != nil {
+			return err
+		}
+		return underTrouble(b.roads, dir, o)
 	}
-	return measure(roads, o)
+	if *others {
+		if err := b.peers(); err != nil {
+			return err
+		}
+	}
+	if err := measure(b.roads, o); err != nil || *smoke {
+		return err
+	}
+	return decisions()
 }
 
 // The names of the roads.
@@ -85,57 +97,69 @@ type road struct {
 	target
 }
 
-// build starts everything. The caller calls stop, also of what started before an
-// error.
-func build(ctx context.Context, dir string) (roads []road, stop func(), err error) {
-	var stops []func()
-	stop = func() {
-		for _, s := range slices.Backward(stops) {
-			s()
-		}
+// builder starts processes.
+type builder struct {
+	dir     string
+	ca      *certs.Authority
+	service string // address
+	bin     string // the program
+	roads   []road
+	stops   []func()
+}
+
+func (b *builder) stop() {
+	for _, s := range slices.Backward(b.stops) {
+		s()
 	}
-	defer func() {
-		if err != nil {
-			stop()
-		}
-	}()
-	ca, err := certs.Open(dir)
+}
+
+// build starts the service, the yardsticks and the program. The caller calls stop,
+// also of what started before an error.
+func (b *builder) build(ctx context.Context) (err error) {
+	if b.ca, err = certs.Open(b.dir); err != nil {
+		return err
+	}
+	service, _, end, err := start("service", b.dir)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	service, _, end, err := start("service", dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	stops = append(stops, end)
-	roads = append(roads, road{name: "direct", target: target{dial: service, roots: pool(ca.PEM()), token: secret}})
+	b.service, b.stops = service, append(b.stops, end)
+	b.roads = append(b.roads, road{name: "direct", target: target{dial: service, roots: pool(b.ca.PEM()), token: secret}})
 	for role, name := range map[string]string{"goproxy": goproxyRoad, "http": yardstick} {
-		addr, pid, end, err := start(role, dir)
+		addr, pid, end, err := start(role, b.dir)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
-		stops = append(stops, end)
-		roads = append(roads, road{name, pid, target{dial: addr, tunnel: true, roots: pool(ca.PEM()), token: secret}})
+		b.stops = append(b.stops, end)
+		b.roads = append(b.roads, road{name, pid, target{dial: addr, tunnel: true, roots: pool(b.ca.PEM()), token: secret}})
 	}
-	slices.SortFunc(roads[1:], func(a, b road) int { return -compare(a.name, b.name) })
-	bin, err := testkit.Build(ctx, dir)
-	if err != nil {
-		return nil, nil, err
+	slices.SortFunc(b.roads[1:], func(a, b road) int { return -compare(a.name, b.name) })
+	if b.bin, err = testkit.Build(ctx, b.dir); err != nil {
+		return err
 	}
-	own := filepath.Join(dir, home)
+	return b.program(ctx, program, grants)
+}
+
+// program starts the program with these grants as a road of this name.
+func (b *builder) program(ctx context.Context, name, grants string) error {
+	own := filepath.Join(b.dir, home)
+	if name != program {
+		own = filepath.Join(b.dir, name)
+	}
 	if err := os.Mkdir(own, 0o700); err != nil {
-		return nil, nil, fmt.Errorf("making a folder: %w", err)
+		return fmt.Errorf("making a folder: %w", err)
 	}
-	p, err := testkit.Start(ctx, testkit.ProgramOptions{Bin: bin, Dir: own, Resolve: map[string]string{host: service}, Roots: ca.PEM(), Grants: grants})
+	p, err := testkit.Start(ctx, testkit.ProgramOptions{Bin: b.bin, Dir: own, Resolve: map[string]string{host: b.service}, Roots: b.ca.PEM(), Grants: grants})
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	stops = append(stops, p.Kill)
+	b.stops = append(b.stops, p.Kill)
 	t, err := enter(ctx, p)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	return append(roads, road{program, p.PID(), t}), stop, nil
+	b.roads = append(b.roads, road{name, p.PID(), t})
+	return nil
 }
 
 func compare(a, b string) int {

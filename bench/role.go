@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -28,11 +29,13 @@ import (
 // host is the service's name to everybody. The bare proxies dial the address that
 // the file service.addr in their folder names, the program resolves it by config.
 const (
-	host   = "api.github.com"
-	secret = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
-	plain  = "/repos/acme/web/issues"
-	stream = "/repos/acme/web/issues/events"
-	slow   = "/repos/acme/web/issues?state=all"
+	host    = "api.github.com"
+	secret  = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
+	plain   = "/repos/acme/web/issues"
+	stream  = "/repos/acme/web/issues/events"
+	slow    = "/repos/acme/web/issues?state=all"
+	large10 = "/repos/acme/web/issues/comments"
+	closing = "/repos/acme/web/issues?page=2"
 )
 
 // events is the number of events of a stream, and tick the time between them.
@@ -110,32 +113,61 @@ func play(role, dir string) error {
 	return fmt.Errorf("no role %q", role)
 }
 
-// serveService answers 1 KiB of JSON, or a stream of times, and tells in a header
-// how many connections there were.
-func serveService(ln net.Listener, ca *certs.Authority, quiet *log.Logger) error {
-	var conns atomic.Int64
-	body := []byte(`{"fill":"` + strings.Repeat("x", 1013) + `"}`)
-	h := func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Conns", strconv.FormatInt(conns.Load(), 10))
-		if r.Header.Get("Authorization") != "Bearer "+secret {
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		if r.URL.Path == stream {
-			sendTimes(w, r.Context())
-			return
-		}
-		if r.URL.RawQuery != "" {
-			<-time.After(slowness)
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Write(body) // the client's own affair
+// service answers 1 KiB of JSON, a large body, or a stream of times, takes large
+// bodies, and tells in headers how many connections there were, and how many of them
+// resumed a TLS session.
+type service struct {
+	conns, resumed atomic.Int64
+	small, large   []byte
+}
+
+// firstKey is under which a connection's context says whether it was seen.
+type firstKey struct{}
+
+func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if seen := r.Context().Value(firstKey{}).(*atomic.Bool); !seen.Swap(true) && r.TLS.DidResume {
+		s.resumed.Add(1)
 	}
-	s := &http.Server{Handler: http.HandlerFunc(h), ErrorLog: quiet,
+	w.Header().Set("X-Conns", strconv.FormatInt(s.conns.Load(), 10))
+	w.Header().Set("X-Resumed", strconv.FormatInt(s.resumed.Load(), 10))
+	if r.Header.Get("Authorization") != "Bearer "+secret {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	switch {
+	case r.Method == http.MethodPost:
+		n, err := io.Copy(io.Discard, r.Body)
+		if err != nil {
+			return
+		}
+		fmt.Fprint(w, n)
+		return
+	case r.URL.Path == stream:
+		sendTimes(w, r.Context())
+		return
+	case r.URL.Path == large10:
+		w.Header().Set("Content-Length", strconv.Itoa(len(s.large)))
+		w.Write(s.large) // the client's own affair
+		return
+	case r.URL.RequestURI() == slow:
+		<-time.After(slowness)
+	case r.URL.RequestURI() == closing:
+		w.Header().Set("Connection", "close")
+	}
+	w.Write(s.small)
+}
+
+func serveService(ln net.Listener, ca *certs.Authority, quiet *log.Logger) error {
+	h := &service{small: []byte(`{"fill":"` + strings.Repeat("x", 1013) + `"}`), large: bytes.Repeat([]byte{'x'}, bulk)}
+	s := &http.Server{Handler: h, ErrorLog: quiet,
 		ConnState: func(_ net.Conn, st http.ConnState) {
 			if st == http.StateNew {
-				conns.Add(1)
+				h.conns.Add(1)
 			}
+		},
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, firstKey{}, new(atomic.Bool))
 		},
 		TLSConfig: &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return ca.Leaf(hello.ServerName) }},
 	}

@@ -19,7 +19,7 @@ const spread = 32
 var columns = [...]string{
 	"1: p50 µs", "p99", "8: p50 µs", "p99", "64: p50 µs", "p99", "64: req/s", "64: CPU µs/req", "new conns/1,000",
 	"open: p50 µs", "p99", "event p50 µs", "p99", "HTTP/2, 64: req/s", "CPU µs/req",
-	"new tunnel µs", "resumed µs", "another host: CPU µs", "KiB/idle tunnel",
+	"new tunnel µs", "resumed µs", "another host: CPU µs", "re-dials resumed %", "10 MiB down ms", "up ms", "peak MiB of 16 at once", "KiB/idle tunnel",
 }
 
 // measure goes the roads in turn, round by round, and prints medians.
@@ -91,15 +91,24 @@ func once(r road, o options) ([]float64, error) {
 		return nil, err
 	}
 	row = append(row, f.at(.5), f.at(.99))
-	if r.name != goproxyRoad { // it speaks HTTP/1.1 only
+	if r.name != goproxyRoad && r.name != squidRoad { // they speak HTTP/1.1 only
 		if f, err = multiplexed(r, clients[len(clients)-1], o); err != nil {
 			return nil, fmt.Errorf("HTTP/2: %w", err)
 		}
 	} else {
 		f = figures{}
 	}
+	row = append(row, f.rate, f.cpu)
 	more, err := openings(r, o)
-	return append(append(row, f.rate, f.cpu), more...), err
+	if err != nil {
+		return nil, err
+	}
+	again, err := redialled(r, 400)
+	if err != nil {
+		return nil, err
+	}
+	large, err := bodies(r)
+	return slices.Concat(row, more, []float64{again}, large), err
 }
 
 func show(roads []road, all [][][]float64) {
@@ -145,19 +154,4 @@ func cpuOf(pid int) float64 {
 		ticks += n
 	}
 	return ticks / 100
-}
-
-// rssOf is the memory of a process in KiB, from proc(5); 0 for pid 0.
-func rssOf(pid int) float64 {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		var kib float64
-		if n, _ := fmt.Sscanf(line, "VmRSS: %g kB", &kib); n == 1 {
-			return kib
-		}
-	}
-	return 0
 }

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -19,34 +18,98 @@ import (
 type trouble struct {
 	name  string
 	cause func(ctx context.Context, r road, dir string) error
+	only  string // the road that can have it; empty: all
 }
+
+func none(context.Context, road, string) error { return nil }
 
 var troubles = [...]trouble{
-	{"calm", func(context.Context, road, string) error { return nil }},
-	{"64 requests to a service that takes 500 ms", slowService},
-	{"a changed policy is loaded four times a second", reloads},
-	{"100 new tunnels a second, each to another host", burst},
-	{"somebody else writes and syncs 16 MiB over and over on the log's disk", busyDisk},
+	{"calm", none, ""},
+	{"64 requests to a service that takes 500 ms", slowService, ""},
+	{"the policy changes every three seconds", reloads(3 * time.Second), program},
+	{"the policy changes four times a second", reloads(250 * time.Millisecond), program},
+	{"100 new tunnels a second, each to another host", burst, ""},
+	{"somebody else writes and syncs 16 MiB over and over on the log's disk", busyDisk, ""},
+	{"10,000 agents with 100 grants each", none, largeRoad},
+	{"the same, its heap collected all the time (GOGC=2)", none, collected},
 }
 
-// underTrouble prints the open loop's figures with each trouble beside it. Rounds
-// are interleaved, and medians printed.
-func underTrouble(r road, dir string, o options) error {
-	var p50, p99 [len(troubles)][]float64
-	for range o.rounds {
-		for i, t := range troubles {
-			f, err := beside(t, r, dir, o)
-			if err != nil {
-				return fmt.Errorf("%s: %w", t.name, err)
-			}
-			p50[i], p99[i] = append(p50[i], f.at(.5)), append(p99[i], f.at(.99))
+// Roads that only trouble is looked at on.
+const (
+	largeRoad = "chaperone, large"
+	collected = "chaperone, collecting"
+)
+
+// large starts two more of the program with the grants of many agents, of which one
+// collects its heap whenever it has grown by a fiftieth.
+func large(ctx context.Context, b *builder) error {
+	text := manyGrants(crowd)
+	if err := b.program(ctx, largeRoad, text); err != nil {
+		return err
+	}
+	old, had := os.LookupEnv("GOGC")
+	if err := os.Setenv("GOGC", "2"); err != nil {
+		return err
+	}
+	err := b.program(ctx, collected, text)
+	if !had {
+		return errors.Join(err, os.Unsetenv("GOGC"))
+	}
+	return errors.Join(err, os.Setenv("GOGC", old))
+}
+
+// on returns the roads that a trouble is measured on, the program first.
+func (t trouble) on(roads []road) (list []road) {
+	for _, r := range slices.Backward(roads) {
+		if t.only == r.name || t.only == "" && (r.name == program || r.name == yardstick) {
+			list = append(list, r)
 		}
 	}
-	fmt.Printf("| beside %d requests a second | p50 µs | p99 µs | p99 × calm |\n|---|---:|---:|---:|\n", o.rate)
+	return list
+}
+
+// underTrouble prints the open loop's figures with each trouble beside it, of the
+// program and of the yardstick, whose client and machine suffer as well. Rounds are
+// interleaved, and medians printed.
+func underTrouble(roads []road, dir string, o options) error {
+	var all [len(troubles)]both
+	for range o.rounds {
+		for i, t := range troubles {
+			if err := all[i].measure(t, roads, dir, o); err != nil {
+				return err
+			}
+		}
+	}
+	fmt.Printf("| beside %d requests a second | p50 µs | p99 µs | p99 × calm | bare p50 µs | p99 µs | p99 × calm |\n|---|---:|---:|---:|---:|---:|---:|\n", o.rate)
 	for i, t := range troubles {
-		fmt.Printf("| %s | %s | %s | %.2f |\n", t.name, figure(median(p50[i])), figure(median(p99[i])), median(p99[i])/median(p99[0]))
+		fmt.Printf("| %s | %s | %s |\n", t.name, all[i][0].cells(all[0][0]), all[i][1].cells(all[0][1]))
 	}
 	return nil
+}
+
+// rounds are the figures of one road beside one trouble.
+type rounds struct{ p50, p99 []float64 }
+
+// both are those of the program and of the yardstick.
+type both [2]rounds
+
+// measure adds a round of each road that the trouble is for.
+func (b *both) measure(t trouble, roads []road, dir string, o options) error {
+	for k, r := range t.on(roads) {
+		f, err := beside(t, r, dir, o)
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", r.name, t.name, err)
+		}
+		b[k].p50, b[k].p99 = append(b[k].p50, f.at(.5)), append(b[k].p99, f.at(.99))
+	}
+	return nil
+}
+
+func (r rounds) cells(calm rounds) string {
+	if r.p50 == nil {
+		return "– | – | –"
+	}
+	return fmt.Sprintf("%s | %s | %.2f", figure(median(r.p50)), figure(median(r.p99)), median(r.p99)/median(calm.p99))
 }
 
 func beside(t trouble, r road, dir string, o options) (figures, error) {
@@ -84,9 +147,9 @@ func slowService(ctx context.Context, r road, _ string) error {
 	return errors.Join(errs...)
 }
 
-// every calls f until ctx is done or it fails.
+// every calls f until ctx is done or it fails, first after half of d.
 func every(ctx context.Context, d time.Duration, f func(n int) error) error {
-	t := time.NewTicker(d)
+	t := time.NewTimer(d / 2)
 	defer t.Stop()
 	for n := 0; ; n++ {
 		select {
@@ -94,18 +157,22 @@ func every(ctx context.Context, d time.Duration, f func(n int) error) error {
 			return nil
 		case <-t.C:
 		}
+		t.Reset(d)
 		if err := f(n); err != nil {
 			return err
 		}
 	}
 }
 
-// reloads changes a comment: what did not change is not loaded.
-func reloads(ctx context.Context, r road, dir string) error {
-	name := filepath.Join(dir, home, "rego", "chaperone", "grants.yaml")
-	return every(ctx, 250*time.Millisecond, func(n int) error {
-		return errors.Join(os.WriteFile(name, fmt.Appendf(nil, "%s# %d\n", grants, n), 0o600), syscall.Kill(r.pid, syscall.SIGHUP))
-	})
+// reloads changes a comment, which makes it another policy, as operators do: the file
+// is written, and the program sees it.
+func reloads(d time.Duration) func(context.Context, road, string) error {
+	return func(ctx context.Context, _ road, dir string) error {
+		name := filepath.Join(dir, home, "rego", "chaperone", "grants.yaml")
+		return every(ctx, d, func(int) error {
+			return os.WriteFile(name, fmt.Appendf(nil, "%s# %d\n", grants, time.Now().UnixNano()), 0o600)
+		})
+	}
 }
 
 func burst(ctx context.Context, r road, _ string) error {
