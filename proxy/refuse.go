@@ -181,7 +181,7 @@ func (x *exchange) refuse(err error) {
 	p.Detail = detail(f, err, reasons)
 	h := x.w.Header()
 	clear(h)
-	h.Set("Content-Type", mediaType(x.r.Header["Accept"]))
+	h.Set("Content-Type", mediaType(field(x.r.Header, "Accept")))
 	h.Set("Cache-Control", "no-store")
 	h.Set("Chaperone-Decision", decided+"; id="+x.rec.ID)
 	if f.status == http.StatusProxyAuthRequired {
@@ -194,8 +194,10 @@ func (x *exchange) refuse(err error) {
 	if merr != nil {
 		body = []byte("{}")
 	}
+	shape := ""
 	if x.service != nil {
-		body = inShape(shapeFor(x.service.Refusal, x.r, x.q.Request.Host), body, f, &p, h)
+		shape = shapeFor(x.service.Refusal, x.r, x.q.Request.Host)
+		body = inShape(shape, body, f, &p, h)
 	}
 	x.rec.Outcome.Status = f.status
 	if x.r.ProtoMajor == 2 && speaksGRPC(x.r.Header.Get("Content-Type")) {
@@ -203,12 +205,30 @@ func (x *exchange) refuse(err error) {
 		return
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	x.w.WriteHeader(f.status)
+	status := f.status
+	if shape == slackSDK {
+		status = http.StatusOK
+	}
+	x.w.WriteHeader(status)
 	x.started = true
 	if x.r.Method != http.MethodHead {
 		n, _ := x.w.Write(body)
 		x.received += int64(n)
 	}
+}
+
+// field finds a field whichever way its name is written: a request that went out has
+// its names as the agent wrote them.
+func field(h http.Header, name string) []string {
+	if v := h[name]; v != nil {
+		return v
+	}
+	for n, v := range h {
+		if strings.EqualFold(n, name) {
+			return v
+		}
+	}
+	return nil
 }
 
 // mediaType is that of a problem, or plain JSON for an agent that accepts JSON and
@@ -245,14 +265,28 @@ const (
 	awsS3    = "aws-s3"    // XML without an envelope
 )
 
+// slackSDK is Slack's form as its own SDKs read it: they look for an error in an
+// answer of status 200 alone and show its member error.
+const slackSDK = "slack-sdk"
+
+// ofSlack reports whether a request comes from an SDK of Slack's, by the name that it
+// gives itself.
+func ofSlack(r *http.Request) bool {
+	agent := strings.Join(field(r.Header, "User-Agent"), "")
+	return strings.Contains(agent, "@slack:web-api/") || strings.Contains(agent, "slackclient/")
+}
+
 // shapeFor is the shape of one request's refusal.
 func shapeFor(shape string, r *http.Request, host string) string {
+	if shape == "slack" && ofSlack(r) {
+		return slackSDK
+	}
 	if shape != "aws" {
 		return shape
 	}
 	first, _, _ := strings.Cut(host, ".")
 	switch {
-	case strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded"):
+	case strings.HasPrefix(strings.Join(field(r.Header, "Content-Type"), ""), "application/x-www-form-urlencoded"):
 		if first == "ec2" {
 			return awsEC2
 		}
@@ -274,6 +308,8 @@ func inShape(shape string, body []byte, f refusal, p *problem, h http.Header) []
 		extra = map[string]string{"message": message}
 	case "slack":
 		extra = map[string]any{"ok": false, "error": f.code, "message": message}
+	case slackSDK:
+		extra = map[string]any{"ok": false, "error": message}
 	case "stripe", "openai", "anthropic":
 		extra = map[string]any{"error": map[string]any{"type": "permission_error", "code": f.code, "message": message}}
 	case "google":

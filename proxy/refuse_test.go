@@ -104,3 +104,26 @@ func TestRefusalsOfGRPC(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusalsOfSlack come to Slack's own SDKs as errors of Slack, with the reason in
+// the one member that they show.
+func TestRefusalsOfSlack(t *testing.T) {
+	for agent, want := range map[string]string{
+		"@slack:web-api/8.2.0 node/24.0.0 linux/6.1": slackSDK, "Python/3.11.7 slackclient/3.47.0 Linux/6.1": slackSDK, "curl/8.0": "slack", "": "slack",
+	} {
+		for _, name := range []string{"User-Agent", "user-agent"} { // as it is written once the request went out
+			if got := shapeFor("slack", &http.Request{Header: http.Header{name: {agent}}}, "slack.com"); got != want {
+				t.Errorf("%s: %q: shape %s, want %s", name, agent, got, want)
+			}
+		}
+	}
+	var got struct {
+		OK    bool
+		Error string
+	}
+	p := &problem{Detail: "No grant.", DecisionID: "01ID"}
+	check(t, json.Unmarshal(inShape(slackSDK, []byte(`{"a":1}`), refusal{status: 403}, p, http.Header{}), &got))
+	if got.OK || got.Error != "No grant. (chaperone decision 01ID)" {
+		t.Errorf("got %+v", got)
+	}
+}
