@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -38,7 +39,13 @@ func TestScripts(t *testing.T) {
 			e.Setenv("TMPDIR", e.WorkDir)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "gone": gone, "closed": closed, "standin": standin, "call": call},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "gone": gone, "closed": closed, "standin": standin, "call": call, "open": openPort},
+		Condition: func(name string) (bool, error) {
+			if name != "namespaces" {
+				return false, fmt.Errorf("no such condition: %s", name)
+			}
+			return exec.Command("unshare", "--user", "--net", "--pid", "--mount-proc", "--fork", "true").Run() == nil, nil
+		},
 	})
 }
 
@@ -86,6 +93,14 @@ func gone(ts *testscript.TestScript, _ bool, args []string) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err != nil || strings.Contains(string(stat), ") Z ")
 	})
+}
+
+// openPort NAME listens on 127.0.0.1 until the script ends, and sets NAME to where.
+func openPort(ts *testscript.TestScript, _ bool, args []string) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { ln.Close() })
+	ts.Setenv(args[0], ln.Addr().String())
 }
 
 // closed SOCKET waits until no session is open.

@@ -13,12 +13,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"chaperone/audit"
 	"chaperone/cmd/chaperone/admin"
+	"chaperone/cmd/chaperone/problem"
 	"chaperone/cmd/chaperone/settings"
 )
 
@@ -45,24 +47,62 @@ func (f *findings) broken(mend, format string, args ...any) {
 }
 
 func (a *app) doctorVerb() *cobra.Command {
-	return &cobra.Command{
-		Use: "doctor", Short: "Check trust, clock, state, policy, reachability and clients, and say how to mend each", Args: noArguments,
-		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := a.settings()
-			if err != nil {
-				return err
+	var e egress
+	var limit time.Duration
+	c := &cobra.Command{
+		Use: "doctor [-- CMD…]", Short: "Check trust, clock, state, policy, reachability and clients, and say how to mend each",
+		Long: `Check trust, clock, state, policy, reachability and clients, and say how to mend each.
+
+With a command it runs that with all that chaperone run sets, but against a proxy of
+its own which answers every request by itself: nothing goes out and no other proxy has
+to run. It says whether the client comes to the proxy, sends the password and trusts
+the CA, and what to do if not. What the command prints goes to standard error.
+
+With --egress it tries to get out past the proxy from where it is called, and says what
+got out; call it there where the agent runs, such as
+chaperone run --isolate --agent NAME -- chaperone doctor --egress.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			switch {
+			case e.on && len(args) > 0:
+				return problem.Misuse(errNothing.Error(), "see `chaperone doctor --help`")
+			case e.on:
+				return a.printFindings(e.look(c.Context()))
+			case len(args) > 0:
+				return a.diagnose(c.Context(), args, limit)
 			}
-			var f findings
-			f.configuration(s)
-			f.policy(s)
-			f.state(s)
-			f.trust(s, time.Now())
-			f.log(s)
-			f.proxy(c.Context(), s)
-			f.clients()
-			return a.printFindings(f)
+			return a.checkup(c.Context())
 		},
 	}
+	c.Flags().BoolVar(&e.on, "egress", false, "try to get out past the proxy")
+	c.Flags().StringArrayVar(&e.targets, "target", nil, "`ADDRESS:PORT` to try by TCP in place of the usual ones; may be repeated")
+	c.Flags().StringVar(&e.resolver, "resolver", defaultResolver, "`ADDRESS:PORT` of a name server to ask by UDP")
+	c.Flags().StringVar(&e.name, "name", defaultName, "`NAME` to look up")
+	c.Flags().DurationVar(&limit, "limit", time.Minute, "how long a command may run")
+	c.Flags().SetInterspersed(false)
+	return c
+}
+
+// checkup looks at the installation.
+func (a *app) checkup(ctx context.Context) error {
+	s, err := a.settings()
+	if err != nil {
+		return err
+	}
+	var f findings
+	f.configuration(s)
+	f.policy(s)
+	f.state(s)
+	f.trust(s, time.Now())
+	f.log(s)
+	f.proxy(ctx, s)
+	f.clients()
+	if own := a.ownSettings(); len(own) > 0 {
+		f.note("remove it where an agent runs: it goes before HTTPS_PROXY", "settings speak of a proxy of their own: %s", strings.Join(own, ", "))
+	}
+	if list, _ := a.variable("NO_PROXY"); list != "" {
+		f.note("chaperone run empties it for its command", "NO_PROXY is set: clients started otherwise go past the proxy for what it lists")
+	}
+	return a.printFindings(f)
 }
 
 func (a *app) printFindings(f findings) error {
@@ -204,11 +244,13 @@ func (f *findings) proxy(ctx context.Context, s *settings.Settings) {
 // clients names the traps of those that are installed.
 func (f *findings) clients() {
 	traps := []struct{ program, trap, mend string }{
-		{"node", "Node before 24 ignores proxy variables in fetch; the ws package ignores them always", "use Node 24 or later (run sets NODE_USE_ENV_PROXY=1), or undici's EnvHttpProxyAgent"},
-		{"python3", "aiohttp ignores proxy variables", "create its ClientSession with trust_env=True"},
+		{"node", "Node's libraries that heed no proxy variable (fetch before 24, ws, stripe) are led to the proxy by a file in NODE_OPTIONS", "keep NODE_OPTIONS where a script sets its own"},
+		{"python3", "Google's Python client goes past the proxy unless pysocks is installed; aiohttp, certifi and stripe are told by a file in PYTHONPATH", "pip install pysocks; do not start Python with -I or -E"},
 		{"java", "Java sends no proxy password of its own: with session create it wants an Authenticator", "use chaperone run, whose local listener adds it, or set a java.net.Authenticator in the program"},
 		{"go", "Go programs skip the proxy for localhost and 127.0.0.1, and on macOS ignore SSL_CERT_FILE", "on macOS see `chaperone ca install`"},
-		{"git", "git sends its proxy password after a first 407, which is no failure", ""},
+		{"git", "git shows of a refusal its status alone", "chaperone log query --result deny"},
+		{"chromium", "Chromium sends no proxy password and reads no CA from a variable", "see docs/clients.md"},
+		{"docker", "docker pull is made by its daemon, which has a proxy setting of its own; containers get theirs by --env-file", "chaperone session create --format docker; see docs/egress.md"},
 	}
 	for _, t := range traps {
 		if _, err := exec.LookPath(t.program); err == nil {

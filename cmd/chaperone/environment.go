@@ -52,11 +52,23 @@ type surroundings struct {
 	trust   string // folder of the trust files as the client sees it
 	local   string // host:port of a listener that adds agent and token; empty: there is none
 	java    string // what JAVA_TOOL_OPTIONS held before
+	node    string // what NODE_OPTIONS held before
+	python  string // what PYTHONPATH held before
 }
 
 // here is where a client on this machine finds all that it needs.
 func here(s *admin.Session) surroundings {
 	return surroundings{session: s, proxy: s.ProxyURL, trust: s.Trust}
+}
+
+// surroundings are those of a command on this machine with a trust folder and a
+// local listener of its own; what options of interpreters were set before stays.
+func (a *app) surroundings(s *admin.Session, trust, local string) surroundings {
+	out := surroundings{session: s, proxy: s.ProxyURL, trust: trust, local: local}
+	out.java, _ = a.variable("JAVA_TOOL_OPTIONS")
+	out.node, _ = a.variable("NODE_OPTIONS")
+	out.python, _ = a.variable("PYTHONPATH")
+	return out
 }
 
 // variables are all that make a client use the proxy in a session.
@@ -81,6 +93,8 @@ func (s surroundings) variables() []assignment {
 	add("WGETRC", s.file(wgetFile))
 	add("PHP_INI_SCAN_DIR", ":"+s.trust) // the empty part stands for PHP's own folder
 	add("JAVA_TOOL_OPTIONS", s.javaOptions())
+	add("NODE_OPTIONS", s.nodeOptions())
+	add("PYTHONPATH", s.pythonPath())
 	if s.local != "" {
 		add("CHAPERONE_LOCAL_PROXY", "http://"+s.local)
 	}

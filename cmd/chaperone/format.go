@@ -152,7 +152,7 @@ func (a *app) formatKubernetes(s surroundings) error {
 		secret.StringData[v.name] = v.value
 	}
 	files := object{APIVersion: "v1", Kind: "ConfigMap", Metadata: map[string]string{"name": name + "-trust"}, BinaryData: map[string][]byte{}}
-	for _, f := range [...]string{caFile, bundleFile, javaFile, phpFile} {
+	for _, f := range [...]string{caFile, bundleFile, javaFile, phpFile, nodeFile, pythonFile} {
 		b, err := os.ReadFile(filepath.Join(s.session.Trust, f))
 		if err != nil {
 			return fmt.Errorf("reading trust files: %w", err)

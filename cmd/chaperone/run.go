@@ -30,6 +30,7 @@ const (
 
 func (a *app) runVerb() *cobra.Command {
 	var d delegation
+	var apart bool
 	c := &cobra.Command{
 		Use:   "run --agent A [--human H] [--credential C]… -- CMD…",
 		Short: "Run one command as an instance of an agent",
@@ -37,7 +38,11 @@ func (a *app) runVerb() *cobra.Command {
 by which its clients use and trust the proxy, and handles in the place of credentials.
 For clients that cannot send a proxy password, such as Java, it opens a listener on
 127.0.0.1 ($CHAPERONE_LOCAL_PROXY) that adds it; on Linux it serves this user alone.
-However the command ends, the session ends with it. The exit code is the command's.`,
+However the command ends, the session ends with it. The exit code is the command's.
+
+With --isolate the command runs in a network of its own in which there is nothing but
+the way to the proxy, without root (Linux); what goes past the proxy fails. It sees no
+processes but its own. Sockets in the file system stay reachable.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return problem.Misuse("chaperone run wants a command", "write it after --, such as: chaperone run --agent NAME -- curl https://api.github.com/user")
@@ -51,16 +56,17 @@ However the command ends, the session ends with it. The exit code is the command
 			if err != nil {
 				return err
 			}
-			return a.runCommand(c.Context(), client, spec, args)
+			return a.runCommand(c.Context(), client, spec, args, apart)
 		},
 	}
 	d.flags(c)
+	c.Flags().BoolVar(&apart, "isolate", false, "let the command reach nothing but the proxy")
 	c.Flags().SetInterspersed(false)
 	return c
 }
 
-// runCommand makes the session, runs the command in it and ends it.
-func (a *app) runCommand(ctx context.Context, client *admin.Client, spec identity.Spec, command []string) (err error) {
+// runCommand makes the session, runs the command in it, apart if asked, and ends it.
+func (a *app) runCommand(ctx context.Context, client *admin.Client, spec identity.Spec, command []string, apart bool) (err error) {
 	path, err := exec.LookPath(command[0])
 	if err != nil {
 		return problem.Failure(fmt.Errorf("starting command: %w", err), "see that it is installed and in PATH")
@@ -90,14 +96,25 @@ func (a *app) runCommand(ctx context.Context, client *admin.Client, spec identit
 	beaten := make(chan struct{})
 	go func() { defer close(beaten); a.heartbeat(beat, client, s.ID) }()
 	defer func() { stop(); <-beaten }()
+	around := a.surroundings(&s, trust.Name(), local.Addr())
 	cmd := exec.Command(path, command[1:]...)
 	cmd.Args[0] = command[0]
+	if apart {
+		ways, err := isolate(&around)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, ways.Close()) }()
+		cmd = ways.command(command)
+	} else {
+		cmd.SysProcAttr = dieTogether()
+	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
-	around := surroundings{session: &s, proxy: s.ProxyURL, trust: trust.Name(), local: local.Addr()}
-	around.java, _ = a.variable("JAVA_TOOL_OPTIONS")
 	cmd.Env = withVariables(a.env, around.variables())
-	cmd.SysProcAttr = dieTogether()
-	return wait(cmd)
+	if err = wait(cmd, nil); apart {
+		return isolated(err)
+	}
+	return err
 }
 
 // listenLocally opens the door for clients that cannot send the session's
@@ -138,12 +155,13 @@ func (a *app) heartbeat(ctx context.Context, client *admin.Client, session strin
 
 // wait runs cmd, passes signals on, and turns how it ended into an exit code, as
 // shells do: 128 and the signal's number for one that a signal ended.
-func wait(cmd *exec.Cmd) error {
+// prepare is called on the thread that starts cmd; nil: nothing is to be prepared.
+func wait(cmd *exec.Cmd, prepare func() error) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	ended := make(chan error, 1)
-	if err := start(cmd, ended); err != nil {
+	if err := start(cmd, prepare, ended); err != nil {
 		return fmt.Errorf("starting command: %w", err)
 	}
 	for {

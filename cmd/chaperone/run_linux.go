@@ -12,12 +12,19 @@ func dieTogether() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig:
 
 // start starts cmd and sends how it ended. The thread stays locked meanwhile: the
 // death signal goes by the thread, not by the process (prctl(2), PR_SET_PDEATHSIG).
-func start(cmd *exec.Cmd, ended chan<- error) error {
+// Before it starts cmd it calls prepare on that thread, unless that is nil.
+func start(cmd *exec.Cmd, prepare func() error, ended chan<- error) error {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := cmd.Start()
+		var err error
+		if prepare != nil {
+			err = prepare()
+		}
+		if err == nil {
+			err = cmd.Start()
+		}
 		started <- err
 		if err == nil {
 			ended <- cmd.Wait()

@@ -11,8 +11,8 @@ import (
 // ends what a killed run leaves behind.
 func dieTogether() *syscall.SysProcAttr { return nil }
 
-// start starts cmd and sends how it ended.
-func start(cmd *exec.Cmd, ended chan<- error) error {
+// start starts cmd and sends how it ended. There is nothing to prepare.
+func start(cmd *exec.Cmd, _ func() error, ended chan<- error) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}

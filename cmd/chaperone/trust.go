@@ -53,7 +53,9 @@ func writeTrustFiles(dir string, ca, bundle, wget []byte) error {
 		wget = append(wget, '\n')
 	}
 	wget = fmt.Appendf(wget, "ca_certificate = %s\n", filepath.Join(dir, bundleFile))
-	for name, content := range map[string][]byte{caFile: ca, bundleFile: bundle, javaFile: java, wgetFile: wget, phpFile: []byte(phpSettings)} {
+	for name, content := range map[string][]byte{
+		caFile: ca, bundleFile: bundle, javaFile: java, wgetFile: wget, phpFile: []byte(phpSettings), nodeFile: nodePreload, pythonFile: pythonPreload,
+	} {
 		if err := replace(filepath.Join(dir, name), content); err != nil {
 			return err
 		}

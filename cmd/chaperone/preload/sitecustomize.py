@@ -1,0 +1,74 @@
+# Loaded into every Python of a session (PYTHONPATH). Libraries that would go past the
+# proxy or bring roots of their own are told better once they are imported: aiohttp,
+# certifi, stripe. A sitecustomize that was there before runs as ever.
+import os
+import sys
+
+
+def _aiohttp(module):
+    session = module.ClientSession
+    begin = session.__init__
+
+    def __init__(self, *args, **kwargs):
+        kwargs.setdefault("trust_env", True)
+        begin(self, *args, **kwargs)
+
+    session.__init__ = __init__
+
+
+def _certifi(module):
+    def where():
+        return os.environ["SSL_CERT_FILE"]
+
+    def contents():
+        with open(where(), encoding="ascii") as bundle:
+            return bundle.read()
+
+    module.where, module.contents = where, contents
+    core = sys.modules.get("certifi.core")
+    if core is not None:
+        core.where, core.contents = where, contents
+
+
+def _stripe(module):
+    module.ca_bundle_path = os.environ["SSL_CERT_FILE"]
+
+
+class _Mender:
+    mends = {"aiohttp.client": _aiohttp, "certifi": _certifi, "stripe": _stripe}
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name not in cls.mends:
+            return None
+        mend = cls.mends[name]
+        spec = PathFinder.find_spec(name, path)
+        if spec is None or spec.loader is None:
+            return None
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            load(module)
+            mend(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def _previous():
+    here = os.path.realpath(os.path.dirname(__file__))
+    others = [p for p in sys.path if os.path.realpath(p or ".") != here]
+    spec = PathFinder.find_spec("sitecustomize", others)
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(sys.modules[__name__])
+
+
+if sys.version_info >= (3, 4):
+    from importlib.machinery import PathFinder
+
+    if os.environ.get("SSL_CERT_FILE") and (os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")):
+        sys.meta_path.insert(0, _Mender)
+        for _name, _mend in _Mender.mends.items():
+            if _name in sys.modules:  # a .pth file was faster
+                _mend(sys.modules[_name])
+    _previous()
