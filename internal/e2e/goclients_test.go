@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -23,59 +24,76 @@ import (
 	"chaperone/internal/testkit"
 )
 
-// TestMain makes the Go clients into commands of the PATH.
+// TestMain makes the Go clients, and what rows run under, into commands of the PATH.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"go-http": goHTTP, "go-grpc": goGRPC})
+	testscript.Main(m, map[string]func(){"go-http": goHTTP, "go-grpc": goGRPC, "with-token": withToken, "straight": straight})
 }
 
-// denied reports which of the two calls the command is to make.
-func denied() bool { return len(os.Args) > 1 && os.Args[1] == "denied" }
-
-// goHTTP asks the GitHub stand-in with net/http and prints what came.
+// goHTTP asks what the environment says with net/http and prints what comes.
 func goHTTP() {
-	method, path := http.MethodGet, "/repos/acme/web/issues"
-	if denied() {
-		method, path = http.MethodDelete, "/repos/acme/web"
-	}
-	r, err := http.NewRequest(method, "https://api.github.com"+path, nil)
+	r, err := http.NewRequest(os.Getenv("METHOD"), os.Getenv("URL"), strings.NewReader(os.Getenv("BODY")))
 	if err != nil {
 		panic(err)
 	}
-	r.Header.Set("Authorization", "Bearer "+os.Getenv("GITHUB_TOKEN"))
+	r.Header.Set("Authorization", "Bearer "+os.Getenv("TOKEN"))
 	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		fmt.Println(err)
-		return
+	if err == nil {
+		defer resp.Body.Close()
+		_, err = io.Copy(os.Stdout, resp.Body)
 	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	fmt.Println(resp.StatusCode, string(b), err)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 }
 
-// goGRPC speaks with the gRPC stand-in: one call when allowed, a stream otherwise.
+// goGRPC speaks with the gRPC stand-in. grpc-go's own roots are the system's, for
+// which Go reads SSL_CERT_FILE.
 func goGRPC() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+os.Getenv("ECHO_TOKEN"))
-	roots := x509.NewCertPool()
-	pem, err := os.ReadFile(os.Getenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"))
-	if err != nil || !roots.AppendCertsFromPEM(pem) {
-		fmt.Println("no roots:", err)
-		return
-	}
-	conn, err := grpc.NewClient("dns:///grpc.example.com:443", grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots})))
+	ctx := metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+os.Getenv("ECHO_TOKEN"))
+	conn, err := grpc.NewClient("dns:///grpc.example.com:443", grpc.WithTransportCredentials(credentials.NewTLS(nil)))
 	if err != nil {
-		fmt.Println(err)
-		return
+		panic(err)
 	}
 	defer conn.Close()
-	method := testkit.GRPCUnary
-	if denied() {
-		method = testkit.GRPCBidi
+	switch call := os.Getenv("CALL"); call {
+	case "events", "endless":
+		err = goGRPCStream(ctx, conn, call)
+	default:
+		method := testkit.GRPCUnary
+		if call == "denied" {
+			method = "/chaperone.test.Echo/Drop"
+		}
+		out := new(wrapperspb.StringValue)
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		err = conn.Invoke(ctx, method, wrapperspb.String("said over gRPC"), out)
+		fmt.Println(out.Value)
 	}
-	out := new(wrapperspb.StringValue)
-	err = conn.Invoke(ctx, method, wrapperspb.String("said over gRPC"), out)
-	fmt.Println(out.Value, err)
+	if err != nil && !errors.Is(err, io.EOF) {
+		fmt.Fprintln(os.Stderr, err)
+	}
+}
+
+// goGRPCStream prints what comes over a stream.
+func goGRPCStream(ctx context.Context, conn *grpc.ClientConn, call string) error {
+	desc, method, text := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, testkit.GRPCBidi, "said over gRPC"
+	if call == "endless" {
+		desc, method, text = &grpc.StreamDesc{ServerStreams: true}, testkit.GRPCWatch, "tick"
+	}
+	st, err := conn.NewStream(ctx, desc, method)
+	if err == nil {
+		err = st.SendMsg(wrapperspb.String(text))
+	}
+	if err == nil {
+		err = st.CloseSend()
+	}
+	for err == nil {
+		out := new(wrapperspb.StringValue)
+		if err = st.RecvMsg(out); err == nil {
+			fmt.Println(out.Value)
+		}
+	}
+	return err
 }
 
 // direct gets a URL through a proxy URL, for the tests that need no other process.

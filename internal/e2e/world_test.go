@@ -1,3 +1,5 @@
+// Package e2e drives the built program from outside, with the clients that people
+// use, against stand-ins of the services on loopback.
 package e2e
 
 import (
@@ -36,12 +38,32 @@ const (
 	plainSecret  = canary + "-of-the-other-services"
 )
 
+// An account is a credential of the world: what clients call it, and what an agent
+// might have found in its place.
+type account struct{ service, secret, place, variable, stray string }
+
+var accounts = map[string]account{
+	"gh":     {"github", githubSecret, "", "GITHUB_TOKEN", "ghp_0123456789abcdefghijABCDEFGHIJ012345"},
+	"slack":  {"slack", slackSecret, "", "SLACK_BOT_TOKEN", "xoxb-123456789012-123456789012-abcdefghijklmnopqrstuvwx"},
+	"openai": {"openai", openaiSecret, "", "OPENAI_API_KEY", "sk-0123456789abcdefghijABCDEFGHIJ0123456789abcdefgh"},
+	"stripe": {"stripe", stripeSecret, "", "STRIPE_API_KEY", "sk_test_0123456789abcdefghijABCD"},
+	"claude": {"anthropic", claudeSecret, "X-Api-Key", "ANTHROPIC_API_KEY", "sk-ant-api03-0123456789abcdefghijABCDEFGHIJ0123456789"},
+	"echo":   {"echo", echoSecret, "", "ECHO_TOKEN", "echo_0123456789abcdefghijABCDEFGHIJ"},
+	"shapes": {"shapes", plainSecret, "", "SHAPES_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
+	"mcp":    {"mcp", plainSecret, "", "MCP_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
+	"drive":  {"google-drive", plainSecret, "", "GOOGLE_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
+	"kube":   {"kube", plainSecret, "", "KUBE_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
+	"depot":  {"depot", plainSecret, "", "DEPOT_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
+}
+
 const grants = `grants:
   agents:
     triage-bot:
       allow:
         - {actions: ["github:issues/*", "github:repos/get", "github:git/*"], resources: [acme/web]}
-        - {actions: ["slack:chat.postMessage", "openai:chat.completions.create", "stripe:balance/list", "echo:say", "anthropic:messages.create", "shapes:socket", "mcp:call", "google-drive:files.list"]}
+        - {actions: ["slack:chat.postMessage", "slack:auth.test", "openai:chat.completions.create", "openai:models.list", "stripe:balance/list", "stripe:customers/create"]}
+        - {actions: ["anthropic:messages.create", "anthropic:models.list", "echo:say", "echo:talk", "echo:watch", "shapes:allowed", "google-drive:files.list", "google-drive:files.create"]}
+        - {actions: ["mcp:initialize", "mcp:notifications/*", "mcp:stream/*", "mcp:tools/list", "mcp:look", "aws-s3:ListBuckets", "aws-s3:PutObject", "kube:list", "kube:create", "kube:watch", "depot:read", "depot:write"]}
   humans:
     "*": {allow: [{actions: ["*:*"]}]}
 `
@@ -54,70 +76,110 @@ const services = `services:
     paths:
       /chaperone.test.Echo/Say: {POST: say read}
       /chaperone.test.Echo/Talk: {POST: talk write}
+      /chaperone.test.Echo/Watch: {POST: watch read}
+      /chaperone.test.Echo/Drop: {POST: drop delete}
   - service: shapes
     hosts: [shapes.example.com]
     env: [SHAPES_TOKEN]
     places: [bearer]
-    paths: {/ws: {GET: socket read}, /hang: {GET: hang read}}
+    paths:
+      /ws: {GET: allowed read}
+      /sse: {GET: allowed read}
+      /ticks: {GET: allowed read}
+      /file: {GET: allowed read, HEAD: allowed read}
+      /upload: {POST: allowed read, PUT: allowed read}
+      /hang: {GET: hang read}
   - service: mcp
     hosts: [mcp.example.com]
     env: [MCP_TOKEN]
     places: [bearer]
     refusal: mcp
-    paths: {/mcp: {GET: call read, POST: call read}, /admin: {POST: admin admin}}
+    mcp: [/mcp]
+    ops: {"tools/call:look": look read, "tools/call:wipe": wipe delete}
   - {service: google-drive, env: [GOOGLE_TOKEN]}
   - {service: aws-s3, allow_foreign: true}
-  - {service: aws-sts, allow_foreign: true}
-  - {service: aws-dynamodb, allow_foreign: true}
-  - {service: aws-ec2, allow_foreign: true}
+  - service: kube
+    hosts: [kube.example.com]
+    env: [KUBE_TOKEN]
+    places: [bearer]
+    paths: {"/{path+}": {GET: list list, POST: create write, DELETE: delete delete}}
+  - service: depot
+    hosts: [depot.example.com]
+    env: [DEPOT_TOKEN]
+    places: [bearer, basic]
+    paths: {"/{path+}": {"*": read read, GET: read read, HEAD: read read, PUT: write write, POST: write write, PATCH: write write, DELETE: drop delete}}
 `
 
 // world is a running proxy among stand-ins of the services.
 type world struct {
 	*testkit.Program
 	dir      string
+	bin      string
+	roots    []byte                      // PEM of the CA of the stand-ins
 	services map[string]*testkit.Service // by host
+	resolve  map[string]string           // host -> address
 }
 
 // begin builds and starts everything, with an agent and a credential for each
-// service: gh, slack, openai, stripe, echo.
+// service.
 func begin(t *testing.T) *world {
 	t.Helper()
+	bin, err := testkit.Build(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	ca, err := certs.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{dir: t.TempDir(), services: map[string]*testkit.Service{}}
-	resolve := map[string]string{}
+	w := &world{bin: bin, roots: ca.PEM(), services: map[string]*testkit.Service{}, resolve: map[string]string{}}
 	for host, h := range w.handlers(t) {
 		s, err := testkit.Serve(ca, h)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { s.Close() })
-		w.services[host], resolve[host] = s, s.Addr()
+		w.services[host], w.resolve[host] = s, s.Addr()
 	}
-	bin, err := testkit.Build(t.Context(), t.TempDir())
+	w.start(t)
+	return w
+}
+
+// without is the same world with all of its services down.
+func (w *world) without(t *testing.T) *world {
+	t.Helper()
+	closed, err := testkit.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
+	down := &world{bin: w.bin, roots: w.roots, resolve: map[string]string{}}
+	for host := range w.resolve {
+		down.resolve[host] = closed
+	}
+	down.start(t)
+	return down
+}
+
+// start starts the program, and gives it an agent and credentials.
+func (w *world) start(t *testing.T) {
+	t.Helper()
+	var err error
+	w.dir = t.TempDir()
 	w.Program, err = testkit.Start(t.Context(), testkit.ProgramOptions{
-		Bin: bin, Dir: w.dir, Resolve: resolve, Roots: ca.PEM(), Grants: grants, Config: services,
+		Bin: w.bin, Dir: w.dir, Resolve: w.resolve, Roots: w.roots, Grants: grants, Config: services,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.Kill)
 	w.verb(t, "", "agent", "add", agent, "--owner", "bob@example.com")
-	for id, c := range map[string][2]string{
-		"gh": {"github", githubSecret}, "slack": {"slack", slackSecret}, "openai": {"openai", openaiSecret},
-		"stripe": {"stripe", stripeSecret}, "echo": {"echo", echoSecret},
-		"shapes": {"shapes", plainSecret}, "mcp": {"mcp", plainSecret}, "drive": {"google-drive", plainSecret},
-	} {
-		w.verb(t, c[1], "credential", "add", id, "--service", c[0], "--owner", "org", "--from-stdin")
+	for id, c := range accounts {
+		args := []string{"credential", "add", id, "--service", c.service, "--owner", "org", "--from-stdin"}
+		if c.place != "" {
+			args = append(args, "--kind", "header", "--place", c.place)
+		}
+		w.verb(t, c.secret, args...)
 	}
-	w.verb(t, claudeSecret, "credential", "add", "claude", "--service", "anthropic", "--owner", "org", "--kind", "header", "--place", "X-Api-Key", "--from-stdin")
-	return w
 }
 
 func (w *world) handlers(t *testing.T) map[string]http.Handler {
@@ -137,6 +199,8 @@ func (w *world) handlers(t *testing.T) map[string]http.Handler {
 		"api.openai.com": testkit.OpenAI(openaiSecret), "api.stripe.com": testkit.Stripe(stripeSecret),
 		"grpc.example.com": testkit.GRPC(echoSecret), "api.anthropic.com": testkit.Anthropic(claudeSecret),
 		"shapes.example.com": testkit.Shapes(), "mcp.example.com": testkit.MCP(plainSecret), "www.googleapis.com": testkit.Drive(plainSecret),
+		"s3.eu-west-1.amazonaws.com": testkit.S3(), "acme.s3.eu-west-1.amazonaws.com": testkit.S3(), "kube.example.com": testkit.Kube(plainSecret),
+		"depot.example.com": testkit.Depot(t.TempDir(), plainSecret),
 	}
 }
 

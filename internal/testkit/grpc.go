@@ -19,6 +19,7 @@ import (
 const (
 	GRPCUnary = "/chaperone.test.Echo/Say"
 	GRPCBidi  = "/chaperone.test.Echo/Talk"
+	GRPCWatch = "/chaperone.test.Echo/Watch" // a message every 50 ms, without end
 )
 
 // GRPC serves an echo over gRPC to callers whose metadata has secret as bearer.
@@ -42,6 +43,15 @@ func GRPC(secret string) http.Handler {
 				return err
 			}
 			return talk(st)
+		}}, {StreamName: "Watch", ServerStreams: true, Handler: func(_ any, st grpc.ServerStream) error {
+			in := new(wrapperspb.StringValue)
+			if err := bearer(st.Context(), secret); err != nil {
+				return err
+			}
+			if err := st.RecvMsg(in); err != nil {
+				return err
+			}
+			return Tick(st.Context(), func(int) error { return st.SendMsg(in) })
 		}}},
 	}, nil)
 	return s

@@ -211,14 +211,22 @@ func scrubbed(env []string) []string {
 	})
 }
 
+// Command is a verb of the program's command line that the caller starts, with env
+// as [Program.Run] has it. It is killed when ctx is done.
+func (p *Program) Command(ctx context.Context, env []string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, p.o.Bin, append([]string{"--config", p.Config}, args...)...)
+	cmd.Dir = p.o.Dir
+	cmd.Env = append(scrubbed(cmd.Environ()), env...)
+	cmd.WaitDelay = 2 * time.Second
+	return cmd
+}
+
 // Run runs a verb of the program's command line, with env added to this process's
 // environment less its proxies and roots, and stdin as its input.
 func (p *Program) Run(ctx context.Context, stdin string, env []string, args ...string) (Result, error) {
-	cmd := exec.CommandContext(ctx, p.o.Bin, append([]string{"--config", p.Config}, args...)...)
+	cmd := p.Command(ctx, env, args...)
 	var out, errs bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Dir = strings.NewReader(stdin), &out, &errs, p.o.Dir
-	cmd.Env = append(scrubbed(cmd.Environ()), env...)
-	cmd.WaitDelay = 2 * time.Second
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
 	err := cmd.Run()
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		return Result{}, fmt.Errorf("running %s: %w", strings.Join(args, " "), err)

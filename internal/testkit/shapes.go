@@ -1,11 +1,14 @@
 package testkit
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/coder/websocket"
 )
@@ -16,7 +19,9 @@ import (
 //	/echo              the request body, as it came
 //	/status/CODE       an empty answer of that status
 //	/sse, /ndjson      ?n= events (default 3), flushed one by one
+//	/ticks             an event every 50 ms until the client goes away
 //	/download          ?n= bytes (default 10 MiB), length given
+//	/file              1 MiB of which parts can be had (Range)
 //	/upload            reads everything, answers {"size":…}
 //	/hints             103 with a Link, then 200
 //	/trailers          chunked, with trailer X-Sum
@@ -43,7 +48,9 @@ func Shapes() http.Handler {
 	})
 	m.HandleFunc("/sse", events("text/event-stream", "data: %d\n\n"))
 	m.HandleFunc("/ndjson", events("application/x-ndjson", "{\"n\":%d}\n"))
+	m.HandleFunc("/ticks", ticks)
 	m.HandleFunc("/download", download)
+	m.HandleFunc("/file", file)
 	m.HandleFunc("/upload", func(w http.ResponseWriter, r *http.Request) {
 		n, err := io.Copy(io.Discard, r.Body)
 		if err != nil {
@@ -94,6 +101,39 @@ func events(contentType, format string) http.HandlerFunc {
 			}
 		}
 	}
+}
+
+// ticks never ends by itself: a client that is cut off notices it here.
+func ticks(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	Tick(r.Context(), func(n int) error {
+		if _, err := fmt.Fprintf(w, "data: %d\n\n", n); err != nil {
+			return err
+		}
+		return http.NewResponseController(w).Flush()
+	})
+}
+
+// Tick calls each with rising numbers, twenty times a second, until it fails or ctx
+// is done, and returns why it ended.
+func Tick(ctx context.Context, each func(n int) error) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		if err := each(n); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+func file(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Etag", `"one"`)
+	http.ServeContent(w, r, "file.bin", time.Unix(1_700_000_000, 0), bytes.NewReader(bytes.Repeat([]byte("0123456789abcdef"), 1<<16)))
 }
 
 func download(w http.ResponseWriter, r *http.Request) {

@@ -88,7 +88,7 @@ func Slack(secret string) http.Handler {
 }
 
 // OpenAI is a stand-in of OpenAI's API: models, and chat completions at once or
-// as a stream of events.
+// as a stream of events, which the model "endless" never ends.
 func OpenAI(secret string) http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) {
@@ -124,9 +124,16 @@ func complete(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	rc := http.NewResponseController(w)
-	for _, word := range [...]string{"hello ", "from ", "the ", "model"} {
+	say := func(word string) error {
 		fmt.Fprintf(w, "data: {\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"content\":%s}}]}\n\n", strconv.Quote(word))
-		rc.Flush()
+		return rc.Flush()
+	}
+	if in.Model == "endless" {
+		Tick(r.Context(), func(n int) error { return say(fmt.Sprint("tick ", n, "\n")) }) // until the client is gone
+		return
+	}
+	for _, word := range [...]string{"hello ", "from ", "the ", "model"} {
+		say(word)
 	}
 	io.WriteString(w, "data: [DONE]\n\n")
 }
@@ -142,7 +149,7 @@ func Stripe(secret string) http.Handler {
 		io.Copy(io.Discard, r.Body)
 		switch {
 		case r.URL.Path == "/v1/balance":
-			answer(w, 200, map[string]any{"object": "balance", "available": []any{map[string]any{"amount": 42, "currency": "usd"}}})
+			answer(w, 200, map[string]any{"object": "balance", "available": []any{map[string]any{"amount": 424242, "currency": "usd"}}})
 		case strings.HasPrefix(r.URL.Path, "/v1/customers"):
 			answer(w, 200, map[string]any{"id": "cus_1", "object": "customer", "deleted": r.Method == http.MethodDelete})
 		default:
