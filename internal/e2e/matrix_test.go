@@ -233,19 +233,7 @@ func (s *stage) hidden(t *testing.T, said, answer string) {
 // recorded checks the records of one run, which its purpose tells apart.
 func (w *world) recorded(t *testing.T, purpose, result string, alarm bool) {
 	t.Helper()
-	records, err := w.Records()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mine []testkit.Record
-	for _, r := range records {
-		if r.Event == "decision" && r.Purpose == purpose {
-			mine = append(mine, r)
-		}
-	}
-	if len(mine) == 0 {
-		t.Fatal("no record")
-	}
+	mine := w.decisions(t, 1, func(r testkit.Record) bool { return r.Purpose == purpose })
 	var results, alarms []string
 	for _, r := range mine {
 		if r.Agent.ID != agent || r.Human.Email != human && r.Human.Sub != human || r.Agent.Instance == "" {

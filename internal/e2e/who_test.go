@@ -29,15 +29,8 @@ func TestWhoDidIt(t *testing.T) {
 			t.Error("the service did not receive the credential")
 		}
 	}
-	records, err := w.Records()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var instances []string
-	for _, r := range records {
-		if r.Event != "decision" {
-			continue
-		}
+	for _, r := range w.decisions(t, 4, func(testkit.Record) bool { return true }) {
 		if who := want[r.Request.Path]; who == "" || r.Human.Email != who && r.Human.Sub != who || r.Agent.ID != agent || r.Agent.Owner == "" || r.Credential.ID != "gh" {
 			t.Errorf("%s: %+v, want human %q", r.Request.Path, r, who)
 		}

@@ -62,7 +62,7 @@ const grants = `grants:
       allow:
         - {actions: ["github:issues/*", "github:repos/get", "github:git/*"], resources: [acme/web]}
         - {actions: ["slack:chat.postMessage", "slack:auth.test", "openai:chat.completions.create", "openai:models.list", "stripe:balance/list", "stripe:customers/create"]}
-        - {actions: ["anthropic:messages.create", "anthropic:models.list", "echo:say", "echo:talk", "echo:watch", "shapes:allowed", "google-drive:files.list", "google-drive:files.create"]}
+        - {actions: ["anthropic:messages.create", "anthropic:models.list", "echo:say", "echo:talk", "echo:watch", "shapes:allowed", "shapes:upload", "google-drive:files.list", "google-drive:files.create"]}
         - {actions: ["mcp:initialize", "mcp:notifications/*", "mcp:stream/*", "mcp:tools/list", "mcp:look", "aws-s3:ListBuckets", "aws-s3:PutObject", "kube:list", "kube:create", "kube:watch", "depot:read", "depot:write"]}
   humans:
     "*": {allow: [{actions: ["*:*"]}]}
@@ -87,7 +87,7 @@ const services = `services:
       /sse: {GET: allowed read}
       /ticks: {GET: allowed read}
       /file: {GET: allowed read, HEAD: allowed read}
-      /upload: {POST: allowed read, PUT: allowed read}
+      /upload: {POST: upload write}
       /hang: {GET: hang read}
   - service: mcp
     hosts: [mcp.example.com]
@@ -239,6 +239,26 @@ func (w *world) open(t *testing.T, human string) (session, *http.Client) {
 	c := direct(s.ProxyURL, roots)
 	t.Cleanup(c.CloseIdleConnections)
 	return s, c
+}
+
+// decisions are the decision records that is chooses, once there are at least n: a
+// record may reach the file a moment after the answer did its reader.
+func (w *world) decisions(t *testing.T, n int, is func(testkit.Record) bool) (out []testkit.Record) {
+	t.Helper()
+	until(t, "the record", func() bool {
+		all, err := w.Records()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = nil
+		for _, r := range all {
+			if r.Event == "decision" && is(r) {
+				out = append(out, r)
+			}
+		}
+		return len(out) >= n
+	})
+	return out
 }
 
 // received is the number of requests that services got so far.
