@@ -82,13 +82,13 @@ func serveRelay(ctx context.Context, wg *sync.WaitGroup, ln net.Listener, dial f
 			}
 			defer to.Close()
 			defer context.AfterFunc(ctx, func() { to.Close() })()
-			join(c, to)
+			spliceEnds(c, to)
 		})
 	}
 }
 
-// join copies both ways until both are at their end, and passes each end on.
-func join(a, b net.Conn) {
+// spliceEnds copies both ways until both are at their end, and passes each end on.
+func spliceEnds(a, b net.Conn) {
 	var wg sync.WaitGroup
 	for _, d := range [][2]net.Conn{{a, b}, {b, a}} {
 		wg.Go(func() {
