@@ -154,6 +154,7 @@ func (k *compiled) rest(r *Request, q *policy.Question) error {
 // anything, that with more literals stands for all.
 func (k *compiled) otherwise(r *Request, m *match, first policy.Act, q *policy.Question) (why string, err error) {
 	through := m.rest
+	m.seen = m.few[:0]
 	for len(m.seen) < maxSegments {
 		m.seen, m.through = append(m.seen, m.node), through
 		if !k.table.find(m) {

@@ -64,6 +64,7 @@ type match struct {
 	query        string
 	header       http.Header
 	seen         []*node // templates that are not looked for again
+	few          [4]*node
 	through      *node   // when some were seen: the parameter of several segments that the first had
 
 	leaf   *leaf
