@@ -154,9 +154,9 @@ func (k *compiled) rest(r *Request, q *policy.Question) error {
 // anything, that with more literals stands for all.
 func (k *compiled) otherwise(r *Request, m *match, first policy.Act, q *policy.Question) (why string, err error) {
 	through := m.rest
-	m.seen = m.few[:0]
-	for len(m.seen) < maxSegments {
-		m.seen, m.through = append(m.seen, m.node), through
+	for m.saw < len(m.seen) {
+		m.seen[m.saw], m.through = m.node, through
+		m.saw++
 		if !k.table.find(m) {
 			return "", nil
 		}

@@ -63,9 +63,9 @@ type match struct {
 	method, path string
 	query        string
 	header       http.Header
-	seen         []*node // templates that are not looked for again
-	few          [4]*node
-	through      *node   // when some were seen: the parameter of several segments that the first had
+	seen         [4]*node // templates that are not looked for again
+	saw          int      // how many
+	through      *node    // when some were seen: the parameter of several segments that the first had
 
 	leaf   *leaf
 	node   *node // of leaf
@@ -302,7 +302,7 @@ func (n *node) offer(m *match) bool {
 // first, only one counts whose parameter of several segments is the same, but takes
 // more of them: elsewhere a literal goes before a parameter in every service.
 func (m *match) fresh(n *node) bool {
-	return len(m.seen) == 0 || m.rest == m.through && !slices.Contains(m.seen, n)
+	return m.saw == 0 || m.rest == m.through && !slices.Contains(m.seen[:m.saw], n)
 }
 
 // has reports whether the query and header fulfil all conditions.
