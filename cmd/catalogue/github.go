@@ -24,6 +24,8 @@ func gitHub(w *work) error {
 		Name: "github", License: "MIT", Hosts: []string{"api.github.com", "uploads.github.com"}, GitHosts: []string{"github.com"},
 		Env: []string{"GITHUB_TOKEN", "GH_TOKEN"}, Places: []string{"bearer", "basic"}, Handle: "ghp_", Refusal: "github",
 		Fold: []string{"owner", "repo", "org", "username", "enterprise", "template_owner", "template_repo"}, GraphQL: []string{"/graphql"},
+		// GitHub's own links and redirects lead to repositories and organizations by number
+		Aliases: map[string]string{"/repositories/{repository_id}": "/repos/{owner}/{repo}", "/organizations/{organization_id}": "/orgs/{org}"},
 		Resources: []action.ResourceRule{
 			{Type: "repository", ID: "{owner}/{repo}"}, {Type: "repository", ID: "{template_owner}/{template_repo}"},
 			{Type: "team", ID: "{org}/{team_slug}"}, {Type: "organization", ID: "{org}"}, {Type: "enterprise", ID: "{enterprise}"},

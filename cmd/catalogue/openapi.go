@@ -45,15 +45,22 @@ func (w *work) fromDirectory(rename func(*describe.Operation) string, names ...s
 func jira(w *work) error {
 	w.Service = action.Service{
 		Name: "jira", License: "Apache-2.0", Hosts: []string{"*.atlassian.net", "api.atlassian.com/ex/jira"}, Env: []string{"JIRA_API_TOKEN", "ATLASSIAN_API_TOKEN"},
-		Places: []string{"basic", "bearer"}, Handle: "ATATT3xFfGF0",
+		Places: []string{"basic", "bearer"}, Handle: "ATATT3xFfGF0", Aliases: map[string]string{"/ex/jira/{cloudId}/rest": "/rest"}, Context: []string{"version", "cloudId"},
 		Resources: []action.ResourceRule{{Type: "issue", ID: "{issueIdOrKey}"}, {Type: "project", ID: "{projectIdOrKey}"}, {Type: "project", ID: "{projectKeyOrId}"}, {Type: "project", ID: "{projectId}"}},
 	}
 	if err := w.fromDirectory(byTag, "atlassian.com/jira.json"); err != nil {
 		return err
 	}
-	w.alias("/rest/api/3", "/rest/api/latest")
-	w.alias("/rest/api/3", "/rest/api/2")
-	w.alias("/rest", "/ex/jira/{cloudId}/rest")
+	for _, path := range sorted(w.Paths) { // 2, 3 and latest differ in the form of texts
+		rest, ok := strings.CutPrefix(path, "/rest/api/3/")
+		if !ok {
+			continue
+		}
+		for _, method := range sorted(w.Paths[path]) {
+			put(&w.Service, "/rest/api/{version}/"+rest, method, w.row(path, method))
+		}
+		delete(w.Paths, path)
+	}
 	return nil
 }
 
@@ -77,7 +84,9 @@ func sendGrid(w *work) error {
 		Places: []string{"bearer"}, Handle: "SG.",
 	}
 	// its ids say no more than the path: POST_mail-send is mail/send/create
-	return w.fromDirectory(func(*describe.Operation) string { return "" }, "sendgrid.com.json")
+	return w.fromDirectory(func(op *describe.Operation) string {
+		return describe.NameOf(op.Method, strings.TrimPrefix(op.Path, "/v3"))
+	}, "sendgrid.com.json")
 }
 
 func twilio(w *work) error {

@@ -18,7 +18,7 @@ import (
 var beside embed.FS
 
 // override is a line of overrides/SERVICE.txt: an operation's name, or a pattern
-// with *, perhaps with a method in front; the level, or = to leave it; and marks to
+// with * (not across /; alone it is all), perhaps with a method in front; the level, or = to leave it; and marks to
 // set, or to take away with a - in front. Later lines win.
 //
 //	markdown/render                read
@@ -79,8 +79,8 @@ func (o *override) fits(name, method string) bool {
 	if o.method != "" && o.method != method {
 		return false
 	}
-	if strings.HasSuffix(o.pattern, "/**") {
-		return strings.HasPrefix(name, strings.TrimSuffix(o.pattern, "**"))
+	if o.pattern == "*" {
+		return true
 	}
 	ok, _ := path.Match(o.pattern, name)
 	return ok

@@ -115,20 +115,6 @@ func put(s *action.Service, path, method, row string) {
 // row is the operation of a service's path and method, or "".
 func (w *work) row(path, method string) string { return w.Paths[path][method] }
 
-// alias gives operations that stand under one path prefix another, as services have
-// several ways to the same thing. The names stay.
-func (w *work) alias(from, to string) {
-	for path, methods := range w.Paths {
-		rest, ok := strings.CutPrefix(path, from)
-		if !ok || rest != "" && rest[0] != '/' {
-			continue
-		}
-		for method, row := range methods {
-			put(&w.Service, to+rest, method, row)
-		}
-	}
-}
-
 // finish adds what is written by hand, and formats the file.
 func (w *work) finish() ([]byte, error) {
 	if err := w.byHand(); err != nil {
@@ -137,7 +123,7 @@ func (w *work) finish() ([]byte, error) {
 	var unused []string
 	for _, o := range w.overrides {
 		if !o.used {
-			unused = append(unused, o.pattern)
+			unused = append(unused, strings.TrimPrefix(o.method+":"+o.pattern, ":"))
 		}
 	}
 	if len(unused) > 0 {

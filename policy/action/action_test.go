@@ -16,11 +16,16 @@ import (
 
 func shippedCatalogue(t testing.TB) *Catalogue {
 	t.Helper()
-	c, err := Load(Shipped(), nil)
+	c, err := Load(Shipped(), hostless())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// hostless gives hosts to the services that are shipped without.
+func hostless() []Service {
+	return []Service{{Name: "kubernetes", Hosts: []string{"kubernetes.example.com"}}, {Name: "mcp", Hosts: []string{"mcp.example.com"}}}
 }
 
 func classify(t testing.TB, c *Catalogue, r *Request) (policy.Question, error) {

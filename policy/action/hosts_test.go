@@ -51,3 +51,24 @@ func TestSharedHosts(t *testing.T) {
 		t.Error("a service without hosts passes")
 	}
 }
+
+// TestLike wants a service that is like another under its own name and hosts only.
+func TestLike(t *testing.T) {
+	c, err := Load(Shipped(), []Service{{Name: "ours", Like: "stripe", Hosts: []string{"pay.acme.dev"}, Env: []string{"OURS"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for host, want := range map[string]string{"pay.acme.dev": "ours:customers/list", "api.stripe.com": "stripe:customers/list"} {
+		if q, err := classify(t, c, &Request{Method: "GET", Host: host, Path: "/v1/customers"}); err != nil || q.Action.ID != want {
+			t.Errorf("%s: %q, %v", host, q.Action.ID, err)
+		}
+	}
+	if s := c.Service("ours"); s.Places[0] != "bearer" || s.Env[0] != "OURS" || len(s.Hosts) != 1 {
+		t.Errorf("%+v", s)
+	}
+	for _, bad := range []Service{{Name: "ours", Like: "nobody", Hosts: []string{"x.acme.dev"}}, {Name: "slack", Like: "stripe"}, {Name: "ours", Like: "stripe"}} {
+		if _, err := Load(Shipped(), []Service{bad}); err == nil {
+			t.Errorf("%+v passes", bad)
+		}
+	}
+}

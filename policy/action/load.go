@@ -160,11 +160,24 @@ func Load(files fs.FS, operator []Service) (*Catalogue, error) {
 // lay puts a service over one of the same name.
 func lay(byName map[string]*Service, s *Service) error {
 	old := byName[s.Name]
+	if s.Like != "" {
+		if old != nil {
+			return s.fault("", "", "", fmt.Errorf("like is for a service that is not there yet"))
+		}
+		if old = byName[s.Like]; old == nil {
+			return s.fault("", "", "", fmt.Errorf("like names %q, which is no service", s.Like))
+		}
+	}
 	if old != nil && old.whole != nil {
 		var err error
 		if old, err = old.whole(); err != nil {
 			return err
 		}
+	}
+	if s.Like != "" {
+		model := *old
+		model.Name, model.Hosts, model.GitHosts, model.APIs, model.OwnHosts = s.Name, nil, nil, nil, false
+		old = &model
 	}
 	if old != nil {
 		s = old.merge(s)

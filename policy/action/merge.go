@@ -14,6 +14,7 @@ func (s *Service) merge(over *Service) *Service {
 	replace(&m.Fold, over.Fold)
 	replace(&m.Resources, over.Resources)
 	replace(&m.Arguments, over.Arguments)
+	replace(&m.Context, over.Context)
 	replace(&m.GraphQL, over.GraphQL)
 	replace(&m.MCP, over.MCP)
 	replace(&m.JSONRPC, over.JSONRPC)

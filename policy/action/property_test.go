@@ -37,6 +37,9 @@ func example(s *Service, row *Row) *Request {
 	case len(part.MCP) > 0:
 		method, name, _ := strings.Cut(row.Key, ":")
 		_, param := mcpNames(method)
+		if name == "" {
+			name = "x1"
+		}
 		r.Path = part.MCP[0]
 		exampleBody(r, map[string]any{"jsonrpc": "2.0", "id": 1, "method": method, "params": map[string]any{param: name}})
 	case len(part.JSONRPC) > 0:
@@ -56,9 +59,12 @@ func example(s *Service, row *Row) *Request {
 // exampleHost is the service's first host, with something in place of wildcards; of
 // several, one that puts nothing in front of the path.
 func exampleHost(s *Service) string {
+	if len(s.Hosts) == 0 {
+		return s.Name + ".example.com" // see shippedCatalogue
+	}
 	name := s.Hosts[0]
 	for _, h := range s.Hosts {
-		if !strings.ContainsAny(h, "*{") {
+		if !strings.ContainsAny(h, "*{/") {
 			name = h
 			break
 		}

@@ -12,7 +12,7 @@ import (
 // elsewhere than in the path.
 func protocols(tb testing.TB) *Catalogue {
 	tb.Helper()
-	c, err := Load(Shipped(), []Service{
+	c, err := Load(Shipped(), append(hostless(), []Service{
 		{Name: "tools", Hosts: []string{"mcp.acme.dev"}, MCP: []string{"/mcp"}, Ops: map[string]string{"tools/call:search": "tools/call read"}},
 		{Name: "chain", Hosts: []string{"rpc.acme.dev"}, JSONRPC: []string{"/"}, Ops: map[string]string{"block.get": "block/get read", "tx.send": "tx/send write"}},
 		{Name: "cloud", Hosts: []string{"db.acme.dev"}, Protocols: []string{"aws-json", "aws-query"}, Ops: map[string]string{"DB_2012.PutItem": "PutItem write", "ListUsers": "ListUsers list"}},
@@ -29,7 +29,7 @@ func protocols(tb testing.TB) *Catalogue {
 			Resources: []ResourceRule{{Type: "thing", ID: "{owner}/{thing}"}, {Type: "thing", ID: "{number}"}, {Type: "repository", ID: "{owner}/{repo}"}}, Paths: map[string]map[string]string{
 				"/things/{owner}/{thing}": {"GET": "things/get read", "POST": "things/update write", "DELETE": "things/delete delete"}, "/things/{owner}/{thing}/notes": {"GET": "notes/list list", "POST": "notes/create write"},
 				"/branches/{name+}": {"GET": "branches/get read", "DELETE": "branches/delete delete"}, "/branches/{name+}/protection": {"GET": "protection/get read", "DELETE": "protection/delete admin"}, "/search?type=users": {"GET": "users/search list"}, "/search": {"GET": "search list"}}},
-	})
+	}...))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -218,9 +218,11 @@ func (k *compiled) resource(params []policy.Param) policy.Resource {
 			return r
 		}
 	}
-	if n := len(params); n > 0 {
-		r.Type, r.ID = params[n-1].Name, params[n-1].Value
-		r.Keys = resourceKeys(r.ID)
+	for i := len(params) - 1; i >= 0; i-- {
+		if p := &params[i]; len(k.Context) == 0 || !slices.Contains(k.Context, p.Name) {
+			r.Type, r.ID, r.Keys = p.Name, p.Value, resourceKeys(p.Value)
+			break
+		}
 	}
 	return r
 }

@@ -5,6 +5,8 @@ type Service struct {
 	Name    string `json:"service,omitempty" yaml:"service"`
 	Source  string `json:"source,omitempty" yaml:"source"`   // package, version and digest that it was made from
 	License string `json:"license,omitempty" yaml:"license"` // of the source
+	// Like names another service whose description this one has, under hosts of its own.
+	Like string `json:"like,omitempty" yaml:"like"`
 	// Hosts are names. A leading *. stands for one or more labels, a * elsewhere for
 	// one; {name}. leading is *. with the labels put in front of the path, as a bucket is.
 	// A name that several services share has the beginning of their paths behind it:
@@ -43,6 +45,9 @@ type Service struct {
 	Fold []string `json:"fold,omitempty" yaml:"fold"`
 	// Resources say what an action is on, by the first rule whose parameters it has.
 	Resources []ResourceRule `json:"resources,omitempty" yaml:"resources"`
+	// Context names parameters that say where and not what, as a version: alone they
+	// make no resource.
+	Context []string `json:"context,omitempty" yaml:"context"`
 	// Arguments are looked up in the query and in a form or JSON body, for services
 	// that name the resource there.
 	Arguments []string `json:"arguments,omitempty" yaml:"arguments"`

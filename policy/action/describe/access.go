@@ -65,7 +65,7 @@ func newVocabulary() *vocabulary {
 			rolebindings clusterroles clusterrolebindings serviceaccounts oidc idps mfa factors`),
 		read: Set(`get retrieve check download search find lookup list describe count compare info history query read head view show
 			freebusy fetch scan batchget lookup aggregate preview render estimate`),
-		remove: Set(`delete remove destroy purge terminate deregister release abort erase trash archive wipe drop revoke clear obliterate`),
+		remove: Set(`delete remove destroy purge terminate deregister abort erase trash archive wipe drop revoke clear obliterate`),
 		gone:   Set(`delete remove destroy purge erase wipe obliterate`),
 		one: Set(`get describe retrieve head download export view show read check test count compare preview generate render status
 			fetch lookup validate`),
@@ -88,7 +88,7 @@ func infer(v *vocabulary, method, path, name string, verbOnly bool) policy.Acces
 	lead := verbOf(name)
 	switch {
 	case verbOnly && v.read[lead] || method == "GET" || method == "HEAD" || method == "OPTIONS":
-		if strings.HasSuffix(path, "}") || v.one[lead] {
+		if strings.HasSuffix(path, "}") || v.one[lead] && (verbOnly || !plural(name)) {
 			return policy.AccessRead
 		}
 		return policy.AccessList
@@ -134,6 +134,17 @@ func verbOf(name string) string {
 		return w[0]
 	}
 	return ""
+}
+
+// plural reports whether a name that begins with a verb speaks of several things:
+// getAllUsers.
+func plural(name string) bool {
+	w := lastWords(name)
+	if len(w) < 2 {
+		return false
+	}
+	last := w[len(w)-1]
+	return strings.HasSuffix(last, "s") && !strings.HasSuffix(last, "ss") && last != "status" && last != "settings"
 }
 
 // lastWords are the words of the last part of a name.
@@ -197,8 +208,8 @@ func (op *Operation) mark(m string) {
 	}
 }
 
-// nameOf names an operation after its path, where the description does not.
-func nameOf(method, path string) string {
+// NameOf names an operation after its path, where the description does not.
+func NameOf(method, path string) string {
 	var parts []string
 	for segment := range strings.SplitSeq(strings.Trim(fixed(path), "/"), "/") {
 		if p := plainOperation(strings.TrimSpace(segment)); p != "" {

@@ -49,6 +49,7 @@ type Operation struct {
 	Fields       []string      // the answer's own fields
 	Created      bool          // answers 201
 	Marks        []string
+	unnamed      bool // the description names it not
 	Verb         bool // the name alone says what it does: every request is a POST
 }
 
@@ -200,7 +201,7 @@ func (d *Draft) finish(ops []*Operation, o *Options) {
 			op.Name = o.Rename(op)
 		}
 		if op.Name = plainOperation(op.Name); op.Name == "" {
-			op.Name = nameOf(op.Method, op.Path)
+			op.Name, op.unnamed = NameOf(op.Method, op.Path), true
 		}
 		if why := unfit(op); why != "" {
 			d.note("%s %s (%s): %s; left out, so unknown", op.Method, op.Path, op.Name, why)

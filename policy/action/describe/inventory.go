@@ -42,7 +42,7 @@ func inventory(ops []*Operation) {
 			op.creates(items[Shape(op.Path)][0].Path, has)
 		case op.Method == "POST" && !item && op.Created && len(returns[op.Returns]) > 0:
 			op.creates(closest(op.Path, returns[op.Returns]), has)
-		case (op.Method == "PUT" || op.Method == "POST" && op.Created) && remove != nil && !strings.HasPrefix(verbOf(op.Name), "update"):
+		case (op.Method == "PUT" || op.Method == "POST" && op.Created) && remove != nil && (op.unnamed || !changes(verbOf(op.Name))):
 			op.mark(action.MarkCreates + "=" + ownID(op.Path))
 			op.mark(action.MarkUndo + remove.Name)
 		case op.Created && op.Method != "GET":
@@ -50,6 +50,15 @@ func inventory(ops []*Operation) {
 			op.mark("undeletable")
 		}
 	}
+}
+
+// changes reports whether a verb says that the thing is there already.
+func changes(verb string) bool {
+	switch verb {
+	case "update", "edit", "replace", "patch", "modify", "change":
+		return true
+	}
+	return false
 }
 
 func isCreates(mark string) bool { return strings.HasPrefix(mark, action.MarkCreates) }
