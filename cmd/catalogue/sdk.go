@@ -43,7 +43,9 @@ func asana(w *work) error {
 		Name: "asana", License: "Apache-2.0", Hosts: []string{"app.asana.com/api"}, Env: []string{"ASANA_ACCESS_TOKEN", "ASANA_TOKEN"}, Places: []string{"bearer"},
 		Resources: []action.ResourceRule{{Type: "task", ID: "{task_gid}"}, {Type: "project", ID: "{project_gid}"}, {Type: "section", ID: "{section_gid}"}, {Type: "workspace", ID: "{workspace_gid}"}},
 	}
-	files, err := w.npmFiles(asanaSDK, func(name string) bool { return strings.HasPrefix(name, "src/api/") && strings.HasSuffix(name, "Api.js") })
+	files, err := w.npmFiles(asanaSDK, func(name string) bool {
+		return strings.HasPrefix(name, "src/api/") && strings.HasSuffix(name, "Api.js")
+	})
 	if err != nil {
 		return err
 	}
