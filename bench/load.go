@@ -104,6 +104,7 @@ type figures struct {
 	rate    float64 // requests a second
 	cpu     float64 // microseconds of the proxy for a request
 	conns   float64 // new connections to the service for 1,000 requests
+	allocs  float64 // of the proxy for a request, where it tells
 }
 
 func (f figures) at(q float64) float64 {
@@ -127,12 +128,29 @@ func closed(r road, n int, o options) (figures, error) {
 	if err != nil {
 		return figures{}, err
 	}
+	made, err := r.made()
+	if err != nil {
+		return figures{}, err
+	}
 	cpu, began := cpuOf(r.pid), time.Now()
 	all, last, err := loop(wires, o.each)
 	took := time.Since(began)
 	count := float64(max(len(all), 1))
 	f := figures{latency: all, rate: count / took.Seconds(), cpu: (cpuOf(r.pid) - cpu) * 1e6 / count, conns: float64(last-first) * 1e3 / count}
+	if err != nil {
+		return f, err
+	}
+	then, err := r.made()
+	f.allocs = (then - made) / count
 	return f, err
+}
+
+// made returns the proxy's allocations so far, or 0.
+func (r road) made() (float64, error) {
+	if r.mallocs == nil {
+		return 0, nil
+	}
+	return r.mallocs()
 }
 
 // loop drives all wires for d, and returns the sorted latencies and the highest

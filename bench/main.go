@@ -10,11 +10,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"chaperone/certs"
@@ -67,6 +69,7 @@ func run(args []string) error {
 		return err
 	}
 	if *bad {
+		onRedis(ctx, b)
 		if err := large(ctx, b); err != nil {
 			return err
 		}
@@ -95,6 +98,9 @@ type road struct {
 	name string
 	pid  int // of the proxy; 0 when there is none
 	target
+	mallocs func() (float64, error) // allocations since it started; nil where it does not tell
+
+	pause, resume func() error // what its store needs, where that is another process
 }
 
 // builder starts processes.
@@ -131,17 +137,18 @@ func (b *builder) build(ctx context.Context) (err error) {
 			return err
 		}
 		b.stops = append(b.stops, end)
-		b.roads = append(b.roads, road{name, pid, target{dial: addr, tunnel: true, roots: pool(b.ca.PEM()), token: secret}})
+		b.roads = append(b.roads, road{name: name, pid: pid, target: target{dial: addr, tunnel: true, roots: pool(b.ca.PEM()), token: secret}})
 	}
 	slices.SortFunc(b.roads[1:], func(a, b road) int { return -compare(a.name, b.name) })
 	if b.bin, err = testkit.Build(ctx, b.dir); err != nil {
 		return err
 	}
-	return b.program(ctx, program, grants)
+	return b.program(ctx, program, grants, "")
 }
 
-// program starts the program with these grants as a road of this name.
-func (b *builder) program(ctx context.Context, name, grants string) error {
+// program starts the program with these grants, and more in its configuration, as a
+// road of this name.
+func (b *builder) program(ctx context.Context, name, grants, config string) error {
 	own := filepath.Join(b.dir, home)
 	if name != program {
 		own = filepath.Join(b.dir, name)
@@ -149,7 +156,7 @@ func (b *builder) program(ctx context.Context, name, grants string) error {
 	if err := os.Mkdir(own, 0o700); err != nil {
 		return fmt.Errorf("making a folder: %w", err)
 	}
-	p, err := testkit.Start(ctx, testkit.ProgramOptions{Bin: b.bin, Dir: own, Resolve: map[string]string{host: b.service}, Roots: b.ca.PEM(), Grants: grants})
+	p, err := testkit.Start(ctx, testkit.ProgramOptions{Bin: b.bin, Dir: own, Resolve: map[string]string{host: b.service}, Roots: b.ca.PEM(), Grants: grants, Config: config})
 	if err != nil {
 		return err
 	}
@@ -158,8 +165,23 @@ func (b *builder) program(ctx context.Context, name, grants string) error {
 	if err != nil {
 		return err
 	}
-	b.roads = append(b.roads, road{name, p.PID(), t})
+	b.roads = append(b.roads, road{name: name, pid: p.PID(), target: t, mallocs: func() (float64, error) { return mallocs(ctx, p) }})
 	return nil
+}
+
+// mallocs reads the program's own count of allocations.
+func mallocs(ctx context.Context, p *testkit.Program) (float64, error) {
+	b, err := p.Admin(ctx, "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		var v float64
+		if n, _ := fmt.Sscanf(line, "go_memstats_mallocs_total %g", &v); n == 1 {
+			return v, nil
+		}
+	}
+	return 0, errors.New("the program does not tell its allocations")
 }
 
 func compare(a, b string) int {

@@ -44,7 +44,7 @@ func (b *builder) peers() error {
 		if err := b.run(cmd, addr); err != nil {
 			return fmt.Errorf("starting %s: %w", name, err)
 		}
-		b.roads = append(b.roads, road{name, cmd.Process.Pid, target{dial: addr, tunnel: true, roots: pool(roots), token: secret}})
+		b.roads = append(b.roads, road{name: name, pid: cmd.Process.Pid, target: target{dial: addr, tunnel: true, roots: pool(roots), token: secret}})
 	}
 	return nil
 }

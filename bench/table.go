@@ -17,7 +17,7 @@ const spread = 32
 
 // columns of the table: what is measured, in the order in which it is.
 var columns = [...]string{
-	"1: p50 µs", "p99", "8: p50 µs", "p99", "64: p50 µs", "p99", "64: req/s", "64: CPU µs/req", "new conns/1,000",
+	"1: p50 µs", "p99", "8: p50 µs", "p99", "64: p50 µs", "p99", "64: req/s", "64: CPU µs/req", "allocs/req", "new conns/1,000",
 	"open: p50 µs", "p99", "event p50 µs", "p99", "HTTP/2, 64: req/s", "CPU µs/req",
 	"new tunnel µs", "resumed µs", "another host: CPU µs", "re-dials resumed %", "10 MiB down ms", "up ms", "peak MiB of 16 at once", "KiB/idle tunnel",
 }
@@ -54,7 +54,12 @@ func measure(roads []road, o options) error {
 // and not the weather: a lock held over a write, a connection for every request.
 const farOut = 3
 
-// inLine returns an error if the program is far behind the yardstick.
+// mostAllocs is the most that the program may allocate for a request at 64 clients: half
+// as much again as it does.
+const mostAllocs = 45
+
+// inLine returns an error if the program is far behind the yardstick, or allocates more
+// than it should.
 func inLine(roads []road, all [][][]float64) error {
 	at := func(name, column string) float64 {
 		i := slices.IndexFunc(roads, func(r road) bool { return r.name == name })
@@ -66,6 +71,9 @@ func inLine(roads []road, all [][][]float64) error {
 	}
 	if mine, bare := at(program, cpu), at(yardstick, cpu); mine > bare*farOut && bare > 0 {
 		return fmt.Errorf("%s: %.0f, where %s has %.0f", cpu, mine, yardstick, bare)
+	}
+	if n := at(program, "allocs/req"); n > mostAllocs {
+		return fmt.Errorf("%.0f allocations for a request, at most %d", n, mostAllocs)
 	}
 	return nil
 }
@@ -81,7 +89,7 @@ func once(r road, o options) ([]float64, error) {
 		}
 		row = append(row, f.at(.5), f.at(.99))
 	}
-	row = append(row, f.rate, f.cpu, f.conns)
+	row = append(row, f.rate, f.cpu, f.allocs, f.conns)
 	f, err := open(r, spread, o)
 	if err != nil {
 		return nil, err

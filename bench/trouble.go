@@ -9,8 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"chaperone/internal/testkit"
 )
 
 // trouble is something that goes on beside the requests that are measured. cause
@@ -30,6 +33,8 @@ var troubles = [...]trouble{
 	{"the policy changes four times a second", reloads(250 * time.Millisecond), program},
 	{"100 new tunnels a second, each to another host", burst, ""},
 	{"somebody else writes and syncs 16 MiB over and over on the log's disk", busyDisk, ""},
+	{"a store in Redis", none, redisRoad},
+	{"the same, Redis does not answer", outage, redisRoad},
 	{"10,000 agents with 100 grants each", none, largeRoad},
 	{"the same, its heap collected all the time (GOGC=2)", none, collected},
 }
@@ -37,21 +42,59 @@ var troubles = [...]trouble{
 // Roads that only trouble is looked at on.
 const (
 	largeRoad = "chaperone, large"
+	redisRoad = "chaperone, Redis"
 	collected = "chaperone, collecting"
 )
+
+// onRedis starts one more of the program that has its store in Redis, where there is a
+// server and the program takes one; its rows stay empty elsewhere.
+func onRedis(ctx context.Context, b *builder) {
+	err := func() error {
+		dir := filepath.Join(b.dir, "redis")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		db, err := testkit.StartRedis(ctx, testkit.RedisOptions{Dir: dir})
+		if err != nil {
+			return err
+		}
+		b.stops = append(b.stops, db.Close)
+		if err := b.program(ctx, redisRoad, grants, "store: redis://"+db.Addr+"/0\n"); err != nil {
+			return err
+		}
+		r := &b.roads[len(b.roads)-1]
+		r.pause, r.resume = db.Pause, db.Resume
+		return nil
+	}()
+	if err != nil {
+		fmt.Printf("no rows with a store in Redis: %.200s\n\n", strings.ReplaceAll(err.Error(), "\n", " "))
+	}
+}
+
+// outage stops Redis from half a second on.
+func outage(ctx context.Context, r road, _ string) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-time.After(500 * time.Millisecond):
+	}
+	err := r.pause()
+	<-ctx.Done()
+	return errors.Join(err, r.resume())
+}
 
 // large starts two more of the program with the grants of many agents, of which one
 // collects its heap whenever it has grown by a fiftieth.
 func large(ctx context.Context, b *builder) error {
 	text := manyGrants(crowd)
-	if err := b.program(ctx, largeRoad, text); err != nil {
+	if err := b.program(ctx, largeRoad, text, ""); err != nil {
 		return err
 	}
 	old, had := os.LookupEnv("GOGC")
 	if err := os.Setenv("GOGC", "2"); err != nil {
 		return err
 	}
-	err := b.program(ctx, collected, text)
+	err := b.program(ctx, collected, text, "")
 	if !had {
 		return errors.Join(err, os.Unsetenv("GOGC"))
 	}
