@@ -26,7 +26,8 @@ func (a amazon) make(w *work) error {
 		return err
 	}
 	w.License, w.Hosts, w.Refusal = "Apache-2.0, MIT", a.hosts, "aws"
-	w.Env, w.Places, w.Handle = []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, nil, "AKIA"
+	w.Env, w.Places, w.Handle = []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, []string{"aws"}, "AKIA"
+	w.Signing = a.iam // IAM's prefix is the scope's name for all of these
 	w.Resources, w.Arguments, w.Query = a.extra.Resources, a.extra.Arguments, a.extra.Query
 	o := w.options("")
 	if o.Levels, err = w.iamLevels(a.iam); err != nil {

@@ -40,7 +40,7 @@ func (s *source) callsOf(text string, each func(op *describe.Operation)) {
 
 func asana(w *work) error {
 	w.Service = action.Service{
-		Name: "asana", License: "Apache-2.0", Hosts: []string{"app.asana.com/api"}, Env: []string{"ASANA_ACCESS_TOKEN", "ASANA_TOKEN"}, Places: []string{"bearer"},
+		Name: "asana", License: "Apache-2.0", Batches: map[string]string{"/api/1.0/batch": "asana"}, Hosts: []string{"app.asana.com/api"}, Env: []string{"ASANA_ACCESS_TOKEN", "ASANA_TOKEN"}, Places: []string{"bearer"},
 		Resources: []action.ResourceRule{{Type: "task", ID: "{task_gid}"}, {Type: "project", ID: "{project_gid}"}, {Type: "section", ID: "{section_gid}"}, {Type: "workspace", ID: "{workspace_gid}"}},
 	}
 	files, err := w.npmFiles(asanaSDK, func(name string) bool {
@@ -58,6 +58,9 @@ func asana(w *work) error {
 	for _, name := range sorted(files) {
 		group := kebab(strings.TrimSuffix(path.Base(name), "Api.js"))
 		s.callsOf(string(files[name]), func(op *describe.Operation) {
+			if op.Path == "/batch" {
+				return // each part is decided
+			}
 			op.Path, op.Name = "/api/1.0"+op.Path, group+"/"+op.Name
 			ops = append(ops, op)
 		})

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"chaperone/cmd/chaperone/problem"
 	"chaperone/policy/action"
 )
 
@@ -55,25 +53,3 @@ func (a *app) serviceList() *cobra.Command {
 	}
 }
 
-func (a *app) serviceShow() *cobra.Command {
-	return &cobra.Command{
-		Use: "show SERVICE", Short: "List the actions of one service", Args: arguments("SERVICE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			catalogue, err := a.catalogue()
-			if err != nil {
-				return err
-			}
-			s := catalogue.Service(args[0])
-			if s == nil {
-				return problem.Failure(fmt.Errorf("service is not known: %s", args[0]), "see `chaperone service list`; services: in config.yaml adds others")
-			}
-			rows := s.Rows()
-			return a.print(rows, func(w io.Writer) {
-				row(w, "ACTION", "ACCESS", "REQUEST")
-				for _, r := range rows {
-					row(w, s.Name+":"+strings.TrimPrefix(r.Action, s.Name+":"), r.Access, r.Method+" "+r.Path)
-				}
-			})
-		},
-	}
-}

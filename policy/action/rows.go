@@ -58,3 +58,10 @@ func (s *Service) rows(service, prefix, host string) []Row {
 	})
 	return out
 }
+
+// Covered reports whether a grant's pattern covers the action of the row: it is one
+// of its keys.
+func (r *Row) Covered(pattern string) bool {
+	service, operation, _ := strings.Cut(r.Action, ":")
+	return slices.Contains(known(service, operation, r.Access).Keys, pattern)
+}
