@@ -52,4 +52,3 @@ func (a *app) serviceList() *cobra.Command {
 		},
 	}
 }
-
