@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -214,6 +215,19 @@ func Number(line []byte) (uint64, error) {
 		return 0, errors.New("a line is not a record")
 	}
 	return l.Seq, nil
+}
+
+// Prev is the hash of the line before, in hexadecimal, that a line carries.
+func Prev(line []byte) (string, bool) {
+	const mark, size = `,"prev":"`, 2 * sha256.Size
+	if end := len(line) - size - len(`"}`); end > len(mark) && bytes.HasSuffix(line[:end], []byte(mark)) && bytes.HasSuffix(line, []byte(`"}`)) {
+		return string(line[end:][:size]), true
+	}
+	var l struct {
+		Prev string `json:"prev"`
+	}
+	err := json.Unmarshal(line, &l)
+	return l.Prev, err == nil
 }
 
 // LastNumber is the number of the last line of the log at path, 0 where it has none.

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 
 	"chaperone/audit"
 )
@@ -105,6 +106,9 @@ func Build(s *audit.Segment, number uint64, from, limit int64) (*Part, error) {
 		if !b.add(line) {
 			return nil, fmt.Errorf("indexing %s: %w at byte %d", s.Name(), ErrLine, b.To)
 		}
+		if b.Lines%breath == 0 {
+			runtime.Gosched()
+		}
 	}
 	if b.Lines == 0 {
 		return nil, nil
@@ -114,6 +118,9 @@ func Build(s *audit.Segment, number uint64, from, limit int64) (*Part, error) {
 	b.Rows = len(b.at)
 	return b.Part, nil
 }
+
+// breath is after how many lines requests that wait for a processor go first.
+const breath = 64
 
 // ErrLine is wrapped when a line of the log is no event.
 var ErrLine = errors.New("the line is no event")
