@@ -68,6 +68,27 @@ func (m *Metrics) Gauge(name, help string, read func() float64) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
 }
 
+// Each adds a figure for each value of a label, read when the metrics are.
+func (m *Metrics) Each(name, help, label string, read func() map[string]float64) {
+	m.registry.MustRegister(&each{prometheus.NewDesc(name, help, []string{label}, nil), read})
+}
+
+// each is a collector of figures that are read when they are asked for.
+type each struct {
+	desc *prometheus.Desc
+	read func() map[string]float64
+}
+
+// Describe implements [prometheus.Collector].
+func (e *each) Describe(ch chan<- *prometheus.Desc) { ch <- e.desc }
+
+// Collect implements [prometheus.Collector].
+func (e *each) Collect(ch chan<- prometheus.Metric) {
+	for value, figure := range e.read() {
+		ch <- prometheus.MustNewConstMetric(e.desc, prometheus.GaugeValue, figure, value)
+	}
+}
+
 // Reloaded counts a reload of what ("policy", "catalogue") that took effect when
 // err is nil.
 func (m *Metrics) Reloaded(what string, err error) {

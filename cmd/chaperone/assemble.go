@@ -24,6 +24,7 @@ import (
 
 	"chaperone/audit"
 	"chaperone/audit/keep"
+	"chaperone/audit/ship"
 	"chaperone/certs"
 	"chaperone/cmd/chaperone/admin"
 	"chaperone/cmd/chaperone/problem"
@@ -50,6 +51,8 @@ type road struct {
 	ca        *certs.Authority
 	log       *audit.Log
 	keeper    *keep.Keeper
+	sinks     []*ship.Sink
+	mask      atomic.Pointer[opa.Mask] // nil: nothing is masked
 	gate      *policy.Gate
 	upstream  *upstream.Client
 	metrics   *proxy.Metrics
@@ -124,6 +127,7 @@ func (r *road) close() error {
 	if r.keeper != nil {
 		r.keeper.Close()
 	}
+	errs = errors.Join(errs, r.closeSinks())
 	if r.kv != nil {
 		errs = errors.Join(errs, r.kv.Close())
 	}
@@ -172,7 +176,10 @@ func (r *road) openState(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("opening decision log: %w", err)
 	}
-	return r.keepLog()
+	if err := r.keepLog(); err != nil {
+		return err
+	}
+	return r.openSinks(ctx)
 }
 
 func (r *road) openUpstream() error {
@@ -267,21 +274,23 @@ func (r *road) proxyURL(agent, token string) string {
 
 // reload builds policy and catalogue anew, behind what requests need. Both are swapped
 // in or neither is.
-func (r *road) reload(context.Context) (err error) {
+func (r *road) reload(ctx context.Context) (err error) {
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
-	behind(func() { err = r.rebuild() })
+	behind(func() { err = r.rebuild(ctx) })
 	return err
 }
 
-func (r *road) rebuild() error {
+func (r *road) rebuild(ctx context.Context) error {
 	catalogue, err := r.freshCatalogue()
 	r.metrics.Reloaded("catalogue", err)
 	engine, perr := r.freshPolicy()
+	perr = errors.Join(perr, r.freshMask(ctx))
 	r.metrics.Reloaded("policy", perr)
 	if err = errors.Join(err, perr); err != nil {
 		r.reloaded.Store(new(err.Error()))
 		r.logger.Error("reload failed; the last good policy and catalogue stay in force", "error", err.Error())
+		r.alarm("reload_failed", "a reload failed; the last good policy and catalogue stay in force")
 		return err
 	}
 	r.usePolicy(engine)

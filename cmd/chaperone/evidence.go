@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+
+	"chaperone/audit"
 	"chaperone/audit/keep"
 	"chaperone/audit/proof"
 )
@@ -22,6 +25,18 @@ func (r *road) keepLog() error {
 
 // altered tells that somebody changed the decision log.
 func (r *road) altered(message string) {
-	r.metrics.Alarm("log_altered")
-	r.logger.Error("decision log", "alarm", "log_altered", "what", message, "hint", "run `chaperone log verify`, and keep the files as they are")
+	r.alarm("log_altered", message+"; run `chaperone log verify`, and keep the files as they are")
+}
+
+// alarm raises an alarm that belongs to no request: in the log, the metrics and the
+// messages.
+func (r *road) alarm(kind, message string) {
+	r.metrics.Alarm(kind)
+	r.logger.Error("alarm", "kind", kind, "what", message)
+	if r.log == nil {
+		return
+	}
+	if err := r.log.Raise(audit.Alarm{Kind: kind, What: message}); err != nil && !errors.Is(err, audit.ErrClosed) {
+		r.logger.Error("alarm cannot be written", "kind", kind, "error", err.Error())
+	}
 }

@@ -5,10 +5,14 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -60,4 +64,47 @@ func call(ts *testscript.TestScript, _ bool, args []string) {
 	if fmt.Sprint(resp.StatusCode) != args[1] {
 		ts.Fatalf("%s %s: %s, want %s", args[2], args[3], resp.Status, args[1])
 	}
+}
+
+// taker CONFIG FILE NAME KIND [EVENT]: a server that takes what a sink posts and appends
+// it to FILE; CONFIG gets the sink.
+func taker(ts *testscript.TestScript, _ bool, args []string) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	var mu sync.Mutex
+	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		f, err := os.OpenFile(ts.MkAbs(args[1]), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			http.Error(w, "no", http.StatusInternalServerError)
+			return
+		}
+		defer f.Close()
+		io.Copy(f, r.Body) // what is missing fails the script
+		fmt.Fprintf(f, "\nauthorization %s\n", r.Header.Get("Authorization"))
+	})}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }()
+	ts.Defer(func() {
+		s.Close()
+		<-served
+	})
+	b := ts.ReadFile(args[0])
+	if !strings.Contains(b, "sinks:") {
+		b += "sinks:\n"
+	}
+	b += fmt.Sprintf("  - {name: %s, kind: %s, url: \"http://%s\", headers: {Authorization: {file: token}}", args[2], args[3], ln.Addr())
+	if len(args) > 4 {
+		b += ", events: [" + args[4] + "]"
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(b+"}\n"), 0o600))
+}
+
+// arrives FILE TEXT waits until a file holds a text.
+func arrives(ts *testscript.TestScript, _ bool, args []string) {
+	within(ts, args[1]+" in "+args[0], func() bool {
+		b, err := os.ReadFile(ts.MkAbs(args[0]))
+		return err == nil && strings.Contains(string(b), args[1])
+	})
 }

@@ -92,6 +92,7 @@ func (c *check) settings(s *Settings) {
 	if p := s.Log.Checkpoints; p.Every < 0 || p.Lines < 0 {
 		c.fault(at("log", "checkpoints"), "every and lines must not be negative")
 	}
+	c.sinks(s.Sinks)
 	c.upstream(&s.Upstream)
 	c.services(s)
 }
@@ -180,6 +181,19 @@ func (s *Settings) settle(dir string) {
 	paths := []*string{&s.Log.Checkpoints.Key, &s.State, &s.Admin, &s.Log.Path, &s.Policy.Path, &s.Key.File, &s.CA.Cert, &s.CA.Key, &s.TLS.Cert, &s.TLS.Key}
 	for i := range s.Log.Checkpoints.To {
 		paths = append(paths, &s.Log.Checkpoints.To[i])
+	}
+	for i := range s.Sinks {
+		sink := &s.Sinks[i]
+		paths = append(paths, &sink.Client.Cert, &sink.Client.Key)
+		for name, ref := range sink.Headers {
+			if ref.File != "" && !filepath.IsAbs(ref.File) {
+				ref.File = filepath.Join(dir, ref.File)
+				sink.Headers[name] = ref
+			}
+		}
+		for j := range sink.Roots {
+			paths = append(paths, &sink.Roots[j])
+		}
 	}
 	for i := range s.Upstream.Roots {
 		paths = append(paths, &s.Upstream.Roots[i])

@@ -33,6 +33,7 @@ type Settings struct {
 	CA           Pair             `yaml:"ca"`
 	Policy       Policy           `yaml:"policy"`
 	Log          Log              `yaml:"log"`
+	Sinks        []Sink           `yaml:"sinks"`
 	Upstream     Upstream         `yaml:"upstream"`
 	Catalogues   []string         `yaml:"catalogues"`
 	Services     []action.Service `yaml:"services"`
@@ -79,6 +80,18 @@ type Checkpoints struct {
 	Lines int64         `yaml:"lines"`
 	To    []string      `yaml:"to"`
 	Key   string        `yaml:"key"` // file
+}
+
+// Sink is where the decision log goes besides.
+type Sink struct {
+	Name    string               `yaml:"name"`
+	Kind    string               `yaml:"kind"`
+	URL     string               `yaml:"url"`
+	Headers map[string]Reference `yaml:"headers"`
+	Roots   []string             `yaml:"roots"`
+	Client  Pair                 `yaml:"client"`
+	Events  []string             `yaml:"events"`
+	From    string               `yaml:"from"`
 }
 
 // Upstream is about the way to services.
