@@ -16,6 +16,7 @@ type awsModel struct {
 		Protocols    []string
 		Endpoint     string `json:"endpointPrefix"`
 		TargetPrefix string `json:"targetPrefix"`
+		Signing      string `json:"signingName"`
 	}
 	Operations map[string]struct {
 		HTTP struct {
@@ -41,6 +42,11 @@ func readAWS(d *Draft, b []byte, o *Options) ([]*Operation, error) {
 		return nil, err
 	}
 	d.Service.Hosts = []string{m.Metadata.Endpoint + ".amazonaws.com", m.Metadata.Endpoint + ".*.amazonaws.com"}
+	d.named(o, m.Metadata.Endpoint)
+	d.Service.Places, d.Service.Signing, d.Service.Refusal = []string{"aws"}, m.Metadata.Endpoint, "aws"
+	if m.Metadata.Signing != "" {
+		d.Service.Signing = m.Metadata.Signing
+	}
 	protocols := m.Metadata.Protocols
 	if len(protocols) == 0 {
 		protocols = []string{m.Metadata.Protocol}

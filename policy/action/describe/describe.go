@@ -78,9 +78,7 @@ func Read(file string, b []byte, o Options) (*Draft, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, located(b, err))
 	}
-	if len(o.Hosts) > 0 {
-		d.Service.Hosts = o.Hosts
-	}
+	d.head(&o)
 	d.finish(ops, &o)
 	if len(d.Service.Paths)+len(d.Service.Ops) == 0 {
 		return nil, fmt.Errorf("%s: %w: no operation in it", file, ErrFormat)

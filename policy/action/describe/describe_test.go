@@ -234,3 +234,33 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestPlaces wants where credentials go taken from what a description says, and asked
+// for where it says nothing.
+func TestPlaces(t *testing.T) {
+	const paths = `"paths":{"/a":{"get":{"operationId":"a"}}}`
+	for file, tt := range map[string]struct{ content, name, places, note string }{
+		"openapi.json": {`{"openapi":"3.1.0","info":{"title":"Acme Tickets"},"components":{"securitySchemes":{"b":{"type":"http","scheme":"Basic"},"o":{"type":"oauth2"},"q":{"type":"apiKey","in":"query","name":"key"}}},` + paths + `}`,
+			"acme-tickets", "basic bearer query:key", "give --host"},
+		"old.json":   {`{"swagger":"2.0","host":"x.example","securityDefinitions":{"k":{"type":"apiKey","in":"header","name":"Authorization"},"s":{"type":"saml"}},` + paths + `}`, "old", "bearer", `the security scheme "s" (saml)`},
+		"none.json":  {`{"swagger":"2.0","host":"x.example",` + paths + `}`, "none", "", "where the service takes credentials is not said"},
+		"api-2.json": {`{"metadata":{"protocol":"json","endpointPrefix":"kms","targetPrefix":"T"},"operations":{"Sign":{}}}`, "kms", "aws", ""},
+	} {
+		d, err := Read(file, []byte(tt.content), Options{})
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+			continue
+		}
+		notes := strings.Join(d.Notes, "\n")
+		if d.Service.Name != tt.name || strings.Join(d.Service.Places, " ") != tt.places || !strings.Contains(notes, tt.note) {
+			t.Errorf("%s: %q, %q\n%s", file, d.Service.Name, d.Service.Places, notes)
+		}
+		if len(d.Service.Env) != 1 || d.Service.Env[0] != strings.ToUpper(strings.ReplaceAll(tt.name, "-", "_"))+"_TOKEN" {
+			t.Errorf("%s: variables %v", file, d.Service.Env)
+		}
+	}
+	d, err := Read("openapi.json", []byte(`{"openapi":"3",`+paths+`}`), Options{Service: "x", Hosts: []string{"x.example"}})
+	if err != nil || strings.Contains(strings.Join(d.Notes, "\n"), "--host") || d.Service.Name != "x" {
+		t.Errorf("with a host and a name: %v, %q, %v", err, d.Service.Name, d.Notes)
+	}
+}

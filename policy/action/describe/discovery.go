@@ -36,7 +36,7 @@ type discoveryMethod struct {
 	} `json:"mediaUpload"`
 }
 
-func readDiscovery(d *Draft, b []byte, _ *Options) ([]*Operation, error) {
+func readDiscovery(d *Draft, b []byte, o *Options) ([]*Operation, error) {
 	doc := new(discovery)
 	if err := json.Unmarshal(b, doc); err != nil {
 		return nil, err
@@ -45,6 +45,8 @@ func readDiscovery(d *Draft, b []byte, _ *Options) ([]*Operation, error) {
 	if host != "" {
 		d.Service.Hosts = []string{host}
 	}
+	d.named(o, doc.Name)
+	d.Service.Places = []string{"bearer"}
 	var ops []*Operation
 	doc.walk(&doc.discoveryResource, &ops)
 	return ops, nil

@@ -18,7 +18,7 @@ func readGraphQL(d *Draft, b []byte, _ *Options) ([]*Operation, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.Service.GraphQL = []string{"/graphql"}
+	d.Service.GraphQL, d.Service.Refusal = []string{"/graphql"}, "graphql"
 	d.note("a schema names neither host nor path: give --host, and mend graphql: if the path is not /graphql")
 	roots := map[string]string{"Query": "query", "Mutation": "mutation"}
 	for _, s := range doc.Schema {

@@ -24,8 +24,10 @@ type openAPI struct {
 		Parameters map[string]parameter
 		Responses  map[string]response
 		Schemas    map[string]*schema
+		Security   map[string]securityScheme `json:"securitySchemes"`
 	}
 	Definitions map[string]*schema
+	Security    map[string]securityScheme `json:"securityDefinitions"`
 }
 
 type parameter struct {
@@ -65,6 +67,9 @@ func readOpenAPI(d *Draft, b []byte, o *Options) ([]*Operation, error) {
 		return nil, err
 	}
 	base := d.servers(doc)
+	d.named(o, doc.Info.Title)
+	d.places(doc.Components.Security)
+	d.places(doc.Security)
 	var ops []*Operation
 	for _, path := range sorted(doc.Paths) {
 		item := doc.Paths[path]
