@@ -23,7 +23,9 @@ func gitHub(w *work) error {
 	w.Service = action.Service{
 		Name: "github", License: "MIT", Hosts: []string{"api.github.com", "uploads.github.com"}, GitHosts: []string{"github.com"},
 		Env: []string{"GITHUB_TOKEN", "GH_TOKEN"}, Places: []string{"bearer", "basic"}, Handle: "ghp_", Refusal: "github",
-		Fold: []string{"owner", "repo", "org", "username", "enterprise", "template_owner", "template_repo"}, GraphQL: []string{"/graphql"},
+		Fold: []string{"owner", "repo", "org", "username", "enterprise", "template_owner", "template_repo"}, GraphQL: []string{"/graphql", "/api/graphql"},
+		Bases:        []string{"", "/api/v3"}, // an own server's
+		EncodedSlash: true,                    // SDKs write file paths and refs so
 		// GitHub's own links and redirects lead to repositories and organizations by number
 		Aliases: map[string]string{"/repositories/{repository_id}": "/repos/{owner}/{repo}", "/organizations/{organization_id}": "/orgs/{org}"},
 		Resources: []action.ResourceRule{

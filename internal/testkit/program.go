@@ -244,6 +244,7 @@ type Record struct {
 	Purpose  string
 	Action   struct{ ID, Service, Operation, Access string }
 	Resource map[string]any
+	Actions  []struct{ Action struct{ ID, Access string } }
 	Request  struct {
 		Method, Host, Path, Protocol string
 	}

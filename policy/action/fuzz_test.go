@@ -20,6 +20,11 @@ func FuzzPath(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, p string) {
+		if checkPath(p, true) == nil {
+			if once, _ := url.PathUnescape(p); path.Clean(once) != strings.TrimSuffix(once, "/") && once != "/" {
+				t.Fatalf("with encoded slashes admitted, %q is cleaned to %q", once, path.Clean(once))
+			}
+		}
 		if checkPath(p, false) != nil {
 			return
 		}

@@ -12,13 +12,27 @@ const maxPath = 8 << 10
 
 // checkPath returns an error that wraps [ErrAmbiguous] unless every reader takes
 // the escaped path for the same segments. Nothing is repaired: what is matched is
-// what is sent. encodedSlash admits %2F, for services whose ids hold slashes.
+// what is sent. encodedSlash admits %2F, for services whose ids hold slashes,
+// where the path would be as clear with plain ones.
 func checkPath(p string, encodedSlash bool) error {
 	flaw := pathFlaw(p, encodedSlash)
+	if flaw == "" && encodedSlash {
+		if plain := plainSlashes(p); plain != p {
+			flaw = pathFlaw(plain, false)
+		}
+	}
 	if flaw == "" {
 		return nil
 	}
 	return fmt.Errorf("%w: the path has %s", ErrAmbiguous, flaw)
+}
+
+// plainSlashes writes encoded slashes as slashes.
+func plainSlashes(p string) string {
+	if strings.IndexByte(p, '%') < 0 {
+		return p
+	}
+	return strings.NewReplacer("%2F", "/", "%2f", "/").Replace(p)
 }
 
 func pathFlaw(p string, encodedSlash bool) string {

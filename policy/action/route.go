@@ -128,8 +128,43 @@ func (k *compiled) route(r *Request, m *match) bool {
 	return false
 }
 
-// rest names an action by method and path.
+// rest names an action by method and path. An encoded slash may be one of the path to
+// the service: where that makes it another operation, both must be allowed.
 func (k *compiled) rest(r *Request, q *policy.Question) error {
+	err := k.byPath(r, q)
+	if err != nil || !k.EncodedSlash || !q.Action.Known {
+		return err
+	}
+	other := *r
+	if other.Path = plainSlashes(r.Path); other.Path == r.Path {
+		return nil
+	}
+	var also policy.Question
+	if err := k.byPath(&other, &also); err != nil || also.Action.Why == "no_route" {
+		return err
+	}
+	acts := actsOf(q)
+	for _, a := range actsOf(&also) {
+		same := func(b policy.Act) bool {
+			return a.Action.ID == b.Action.ID && a.Action.Access == b.Action.Access && a.Resource.ID == b.Resource.ID
+		}
+		if !slices.ContainsFunc(acts, same) {
+			acts = append(acts, a)
+		}
+	}
+	k.several(acts, also.Action.Why, q)
+	return nil
+}
+
+// actsOf lists the actions of a question, also when it is one.
+func actsOf(q *policy.Question) []policy.Act {
+	if len(q.Actions) > 0 {
+		return q.Actions
+	}
+	return []policy.Act{{Action: q.Action, Resource: q.Resource}}
+}
+
+func (k *compiled) byPath(r *Request, q *policy.Question) error {
 	m := match{query: r.RawQuery, header: r.Header}
 	if !k.route(r, &m) {
 		q.Action = unknown(k.Name, "no_route")

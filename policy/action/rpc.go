@@ -100,7 +100,7 @@ func (k *compiled) jsonRPC(r *Request, q *policy.Question) error {
 // several makes one or many acts the question's, or none with the reason.
 func (k *compiled) several(acts []policy.Act, why string, q *policy.Question) {
 	if why != "" || len(acts) == 0 {
-		q.Action = unknown(k.Name, why)
+		q.Action, q.Resource, q.Actions = unknown(k.Name, why), policy.Resource{}, nil
 		return
 	}
 	q.Action, q.Resource = acts[0].Action, acts[0].Resource
