@@ -97,7 +97,9 @@ func TestUploadStreams(t *testing.T) {
 			}
 			pw.Close()
 		}()
-		resp, err := c.Do(d.request("POST", "https://api.acme.dev/upload", pr))
+		req := d.request("POST", "https://api.acme.dev/upload", pr)
+		req.Header.Set("Content-Type", "application/octet-stream") // without a type it might be a form, which is looked into first
+		resp, err := c.Do(req)
 		check(t, err)
 		if body, _ := io.ReadAll(resp.Body); string(body) != "-1" {
 			t.Errorf("length at the service: %s", body)
