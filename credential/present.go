@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"chaperone/credential/sigv4"
 	"chaperone/policy"
 )
 
@@ -37,17 +38,18 @@ var (
 
 // Request is what Present looks at. Field names are canonical.
 type Request struct {
-	Method   string
-	Host     string // as it goes out
-	Header   http.Header
-	Path     string // escaped; what HidePath took out is not in it
-	RawQuery string
-	InPath   *Inside   // what HidePath took out
-	InBody   []*Inside // what HideBody took out
-	Session  string
-	Service  string // empty for a host that no catalogue names
-	Places   *Places
-	Now      time.Time
+	Method        string
+	Host          string // as it goes out
+	Header        http.Header
+	ContentLength int64  // -1: not known
+	Path          string // escaped; what HidePath took out is not in it
+	RawQuery      string
+	InPath        *Inside   // what HidePath took out
+	InBody        []*Inside // what HideBody took out
+	Session       string
+	Service       string // empty for a host that no catalogue names
+	Places        *Places
+	Now           time.Time
 	// Whole reads the whole body, for signatures over it, unless it is longer than max.
 	Whole func(max int) ([]byte, error)
 }
@@ -151,6 +153,8 @@ func (v *Vault) authorization(p *Presented, r *Request, values []string) error {
 		return fmt.Errorf("%w: the scheme of Authorization", ErrProxyToken)
 	case findEncoded(scheme):
 		return fmt.Errorf("%w: the scheme of Authorization", ErrHandlePlace)
+	case scheme == sigv4.Scheme && r.Places.takes(KindAWS):
+		return v.awsSigned(p, r, sigv4.Parse)
 	case !strings.EqualFold(scheme, "basic"):
 		return v.take(p, r, spot{place: Place{kind: KindBearer}, field: "Authorization", text: value})
 	}
@@ -257,11 +261,20 @@ func (v *Vault) query(p *Presented, r *Request) error {
 	if r.RawQuery == "" {
 		return nil
 	}
+	presigned := r.Places.takes(KindAWS) && strings.Contains(r.RawQuery, "X-Amz-Signature=")
+	if presigned {
+		if err := v.awsSigned(p, r, sigv4.ParseQuery); err != nil {
+			return err
+		}
+	}
 	for pair := range strings.SplitSeq(r.RawQuery, "&") {
 		key, value, _ := strings.Cut(pair, "=")
 		name, err := url.QueryUnescape(key)
 		if err != nil {
 			name = key
+		}
+		if presigned && (name == "X-Amz-Signature" || name == "X-Amz-Credential") {
+			continue
 		}
 		place := Place{KindQuery, name}
 		if r.Places.has(place) || sensitiveQuery[strings.ToLower(name)] {
@@ -317,7 +330,7 @@ func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot)
 	switch {
 	case h.Session != r.Session:
 		return ErrHandleTheft
-	case h.Service != r.Service:
+	case !Covers(h.Service, r.Service):
 		return ErrWrongService
 	case h.Revoked():
 		return ErrHandleRevoked

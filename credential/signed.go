@@ -1,13 +1,58 @@
 package credential
 
-// signed is the agent's own signature over a request.
-type signed struct{}
+import (
+	"errors"
 
-// signedKinds are those whose secret signs requests and is never sent.
-func signedKinds() []Kind { return nil }
-
-// Kinds whose secret signs.
-const (
-	KindAWS    = "aws"
-	KindOAuth1 = "oauth1"
+	"chaperone/credential/internal/secret"
 )
+
+// Kinds whose secret signs requests and is never sent.
+const (
+	KindAWS     = "aws"
+	KindAWSRole = "aws-role"
+	KindOAuth1  = "oauth1"
+)
+
+var (
+	// ErrSignature is wrapped when a request is signed, and not with the stand-in of
+	// the secret that belongs to its handle.
+	ErrSignature = errors.New("the request is not signed with the handle's secret")
+	// ErrSignatureTime is wrapped when a signature is not of now.
+	ErrSignatureTime = errors.New("the signature is too old, or of the future")
+)
+
+// signedKinds are those whose secret signs requests.
+func signedKinds() []Kind {
+	const pair = `{"access_key_id": …, "secret_access_key": …, "session_token": …}, also as AWS's credential_process prints it`
+	return []Kind{
+		{Name: KindAWS, Doc: "AWS Signature Version 4: the agent's own signature is verified and made anew", Material: pair, place: onlyPlace(KindAWS), open: openAWS},
+		{Name: KindAWSRole, Doc: "AWS, with keys of a role that are made out to the session: its instance, its person and its scope", Material: pair,
+			Settings: []Setting{{"role_arn", "the role, arn:aws:iam::…:role/…", true}, {"region", "of the token service, us-east-1 when left out", false}, {"external_id", "where the role wants one", false}, {"duration", "of the keys, such as 15m or 1h (15m)", false}},
+			place:    onlyPlace(KindAWS), open: openAWSRole},
+	}
+}
+
+// onlyPlace is the place of a kind whose handle is a part of a signature.
+func onlyPlace(kind string) func(*Credential) (Place, error) {
+	return func(c *Credential) (Place, error) {
+		if _, err := anyPlace(c); err != nil {
+			return Place{}, err
+		}
+		return Place{kind: kind}, nil
+	}
+}
+
+// StandIns are what a client finds in the place of a credential that has several
+// parts, by the variables in which its SDKs look for them. They are nil for kinds whose
+// handle is all.
+func (v *Vault) StandIns(credential, handle string) map[string]string {
+	v.mu.RLock()
+	k := v.credentials[credential]
+	v.mu.RUnlock()
+	if k == nil || k.place.kind != KindAWS {
+		return nil
+	}
+	return map[string]string{
+		"AWS_ACCESS_KEY_ID": handle, "AWS_SECRET_ACCESS_KEY": secret.Text(v.standIn(handle)), "AWS_SESSION_TOKEN": "",
+	}
+}

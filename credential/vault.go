@@ -23,8 +23,8 @@ import (
 // Credential describes a secret and never holds it.
 type Credential struct {
 	ID      string    `json:"id"`
-	Service string    `json:"service"`
-	Owner   string    `json:"owner"` // human:H, agent:A or org
+	Service string    `json:"service"` // or a family of them: aws-*
+	Owner   string    `json:"owner"`   // human:H, agent:A or org
 	Kind    string    `json:"kind"`
 	Place   string    `json:"place,omitzero"` // field, parameter or cookie for the kinds that have one; any place for those that mint
 	Created time.Time `json:"created"`
@@ -317,6 +317,8 @@ func checkCredential(c *Credential) error {
 		return fmt.Errorf("%w: id %q (letters, digits, - _ . and at most 64 of them)", ErrInvalid, c.ID)
 	case c.Service == "":
 		return fmt.Errorf("%w: the service is missing", ErrInvalid)
+	case strings.Contains(strings.TrimSuffix(c.Service, "-*"), "*"):
+		return fmt.Errorf("%w: service %q (a name, or a family such as aws-*)", ErrInvalid, c.Service)
 	case c.Owner != "org" && !strings.HasPrefix(c.Owner, "human:") && !strings.HasPrefix(c.Owner, "agent:"):
 		return fmt.Errorf("%w: owner %q (human:H, agent:A or org)", ErrInvalid, c.Owner)
 	case c.Cache < 0 || c.Cache > MaxCache:
@@ -326,6 +328,15 @@ func checkCredential(c *Credential) error {
 		c.Created = time.Now().UTC().Truncate(time.Second)
 	}
 	return nil
+}
+
+// Covers reports whether a credential for a service, or for a family of services such
+// as aws-*, is for that one.
+func Covers(of, service string) bool {
+	if family, ok := strings.CutSuffix(of, "*"); ok {
+		return len(service) > len(family) && strings.HasPrefix(service, family)
+	}
+	return of == service
 }
 
 // IsName reports whether s may be the id of an agent or a credential.
@@ -396,6 +407,10 @@ func (v *Vault) Issue(ctx context.Context, credential, session, prefix string, e
 	}
 	text, id := newHandle(prefix)
 	p, _ := payload(text)
+	if k.place.kind == KindAWS {
+		text, id = newAWSHandle()
+		p = text
+	}
 	h := &Handle{ID: id, Credential: credential, Service: k.Service, Session: session, Expires: expires, sum: v.handles.sum(p)}
 	h.cred.Store(k)
 	b, err := json.Marshal(storedHandle{credential, k.Service, session, expires, hex.EncodeToString(h.sum[:])})
@@ -468,6 +483,9 @@ func (v *Vault) TokenSum(token string) [sha256.Size]byte { return v.tokens.sum(t
 
 // HandleID returns the id of a handle's text, for revoking it, and whether it is one.
 func HandleID(text string) (string, bool) {
+	if id, ok := awsID(text); ok {
+		return id, true
+	}
 	p, ok := payload(text)
 	if !ok {
 		return "", false

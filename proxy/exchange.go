@@ -154,7 +154,7 @@ func (x *exchange) readBody(req *action.Request) error {
 func (x *exchange) present() error {
 	var err error
 	x.presented, err = x.s.o.Vault.Present(&credential.Request{
-		Method: x.q.Request.Method, Host: x.out.HostHeader, Header: x.r.Header, Path: x.q.Request.Path, RawQuery: x.q.Request.RawQuery,
+		Method: x.q.Request.Method, Host: x.out.HostHeader, Header: x.r.Header, ContentLength: x.out.ContentLength, Path: x.q.Request.Path, RawQuery: x.q.Request.RawQuery,
 		InPath: x.hidden.path, InBody: x.hidden.body, Session: x.q.Session.ID,
 		Service: x.serviceName(), Places: x.places, Now: x.rec.Arrived, Whole: x.wholeBody,
 	})

@@ -13,6 +13,7 @@ import (
 	"chaperone/audit"
 	"chaperone/credential"
 	"chaperone/credential/grant"
+	"chaperone/credential/sigv4"
 	"chaperone/policy"
 	"chaperone/policy/action"
 	"chaperone/proxy/identity"
@@ -74,6 +75,10 @@ var refusals = []refusal{
 	{credential.ErrForeignCredential, 403, "foreign_credential", "foreign_credential", "The credential is not a handle of this session", "Remove it and use the handle that the session was given; ask for one with `chaperone credential add`."},
 	{credential.ErrHandleTheft, 403, "handle_theft", "handle_theft", "The handle belongs to another session", "Use the handles of this session only."},
 	{credential.ErrProxyToken, 403, "proxy_token", "handle_theft", "The session token is no credential", "It belongs into the proxy's address only."},
+	{credential.ErrSignature, 403, "handle_signature", "handle_theft", "The request is not signed with the handle's secret", "Sign with the access key and the secret that the session was given, over the request as it is sent."},
+	{credential.ErrSignatureTime, 403, "signature_time", "", "The signature is too old, or of the future", "Set this machine's clock, or sign again."},
+	{sigv4.ErrMismatch, 403, "handle_signature", "handle_theft", "The request is not signed with the handle's secret", "Sign each chunk with the secret that the session was given."},
+	{sigv4.ErrChunk, 400, "unclear_request", "", "The signed stream is not of its form", "Send chunks as AWS's documentation of streamed signatures describes."},
 	{credential.ErrHandlePlace, 403, "handle_place", "handle_place", "A handle stands where the service takes no credentials", "Put the handle where the service's documentation puts the credential."},
 	{credential.ErrWrongService, 403, "wrong_service", "handle_theft", "The handle is for another service", "Send it to its own service only."},
 	{credential.ErrHandleRevoked, 403, "handle_revoked", "", "The handle was revoked", "Create a new session."},

@@ -41,7 +41,7 @@ const roadPolicy = `package chaperone
 default decision := {"result": "deny", "reasons": ["Not granted."]}
 
 decision := {"result": "allow"} if {
-	input.action.service in {"github", "acme"}
+	input.action.service in {"github", "acme", "aws-s3", "aws-dynamodb"}
 	input.action.known
 	input.action.access in {"read", "list", "write"}
 }

@@ -154,8 +154,10 @@ func (r *road) openState(ctx context.Context) error {
 	}
 	r.vault.Use(r.outside())
 	prefix := func(service string) string {
-		if s := r.catalogue.Load().Service(service); s != nil {
-			return s.Handle
+		for _, s := range r.catalogue.Load().Services() {
+			if credential.Covers(service, s.Name) {
+				return s.Handle
+			}
 		}
 		return ""
 	}

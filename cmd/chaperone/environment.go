@@ -1,8 +1,10 @@
 package main
 
 import (
+	"maps"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"chaperone/cmd/chaperone/admin"
@@ -99,6 +101,13 @@ func (s surroundings) variables() []assignment {
 		add("CHAPERONE_LOCAL_PROXY", "http://"+s.local)
 	}
 	for _, id := range s.session.Credentials {
+		parts := s.session.StandIns[id]
+		for _, name := range slices.Sorted(maps.Keys(parts)) {
+			add(name, parts[name])
+		}
+		if parts != nil {
+			continue
+		}
 		for _, name := range s.session.Variables[id] {
 			add(name, s.session.Handles[id])
 		}

@@ -72,6 +72,8 @@ type Session struct {
 	ProxyURL  string              `json:"proxy_url"` // with agent and token in it
 	Trust     string              `json:"trust"`     // directory of ca.pem, bundle.pem, truststore.p12
 	Variables map[string][]string `json:"variables"` // credential -> where its clients look for it
+	// StandIns are variables by credential, for those of which the handle is but a part.
+	StandIns map[string]map[string]string `json:"stand_ins,omitzero"`
 }
 
 // Revocation says what to revoke and why.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -203,7 +204,7 @@ func (s *Server) retire(r *http.Request, in Change) (Retired, error) {
 }
 
 func (s *Server) addCredential(r *http.Request, in CredentialSpec) (credential.Credential, error) {
-	if s.o.Catalogue().Service(in.Service) == nil {
+	if len(s.services(in.Service)) == 0 {
 		return credential.Credential{}, problem.Failure(fmt.Errorf("service is not known: %s", in.Service),
 			"see `chaperone service list`; services: in config.yaml adds others")
 	}
@@ -211,6 +212,27 @@ func (s *Server) addCredential(r *http.Request, in CredentialSpec) (credential.C
 		return credential.Credential{}, err
 	}
 	return s.o.Vault.Find(in.ID)
+}
+
+// services are those that a credential is for.
+func (s *Server) services(of string) []*action.Service {
+	var out []*action.Service
+	for _, service := range s.o.Catalogue().Services() {
+		if credential.Covers(of, service.Name) {
+			out = append(out, service)
+		}
+	}
+	return out
+}
+
+// union adds to a list what is not in it.
+func union(list, more []string) []string {
+	for _, x := range more {
+		if !slices.Contains(list, x) {
+			list = append(list, x)
+		}
+	}
+	return list
 }
 
 // secretOf is what came with a request; nothing for a credential that has a source.
@@ -250,10 +272,16 @@ func (s *Server) createSession(r *http.Request, in identity.Spec) (Session, erro
 		Session: made.Session, Token: made.Token, Handles: made.Handles, Variables: map[string][]string{},
 		ProxyURL: s.o.ProxyURL(made.Agent, made.Token), Trust: s.o.Status().Trust,
 	}
-	for id := range made.Handles {
+	for id, handle := range made.Handles {
+		if parts := s.o.Vault.StandIns(id, handle); parts != nil {
+			if out.StandIns == nil {
+				out.StandIns = map[string]map[string]string{}
+			}
+			out.StandIns[id] = parts
+		}
 		if c, err := s.o.Vault.Find(id); err == nil {
-			if service := s.o.Catalogue().Service(c.Service); service != nil {
-				out.Variables[id] = service.Env
+			for _, service := range s.services(c.Service) {
+				out.Variables[id] = union(out.Variables[id], service.Env)
 			}
 		}
 	}
