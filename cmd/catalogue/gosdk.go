@@ -252,6 +252,11 @@ func (g *goSDK) pagerDutyCall(c *ast.CallExpr, f *ast.FuncDecl, local map[string
 			segments[i] = "{" + strings.TrimSuffix(segments[i-1], "s") + "_id}"
 		}
 	}
+	made := segments[len(segments)-1] // {"incident": {"id": …}}
+	if stem, ok := strings.CutSuffix(made, "ies"); ok {
+		made = stem + "y"
+	}
 	name := strings.TrimSuffix(strings.TrimSuffix(f.Name.Name, "WithContext"), "Context")
-	return &describe.Operation{Method: strings.ToUpper(s.Sel.Name), Path: strings.Join(segments, "/"), Name: g.files[f] + "/" + strings.Join(describe.Words(name), "_")}
+	return &describe.Operation{Method: strings.ToUpper(s.Sel.Name), Path: strings.Join(segments, "/"), Name: g.files[f] + "/" + strings.Join(describe.Words(name), "_"),
+		Fields: []string{strings.TrimSuffix(made, "s") + ".id"}}
 }

@@ -174,7 +174,7 @@ func linear(w *work) error {
 // typesOf adds the object types of TypeScript declarations, with their fields as a
 // schema has them.
 func typesOf(text string, types map[string]string) {
-	begin := regexp.MustCompile(`^type (\w+) = \{`)
+	begin := regexp.MustCompile(`^type (\w+) = (?:\w+ & )*\{`)
 	field := regexp.MustCompile(`^  ([a-z]\w*)\??: (.*);`)
 	name := regexp.MustCompile(`[A-Z]\w*`)
 	open := ""

@@ -170,12 +170,23 @@ func (op *Operation) judge() {
 	case op.Method == "POST" && op.Access == policy.AccessWrite && v.read[lead]:
 		op.Marks = append(op.Marks, "maybe-read")
 	}
-	if !action.Stronger(op.Access, policy.AccessList) && op.about(v.secret) {
-		op.mark(action.MarkSensitive)
+	if !action.Stronger(op.Access, policy.AccessList) {
+		op.looks()
+		if op.about(v.secret) {
+			op.mark(action.MarkSensitive)
+		}
 	}
 	if action.Stronger(op.Access, policy.AccessList) && op.Access != policy.AccessDelete && op.Method != "DELETE" && !v.remove[lead] {
 		op.markEffects(v)
 	}
+}
+
+// looks takes away what only changes leave.
+func (op *Operation) looks() {
+	op.Marks = slices.DeleteFunc(op.Marks, func(m string) bool {
+		name, _, _ := strings.Cut(m, "=")
+		return name == action.MarkCreates || name == "undo" || name == "undeletable" || name == action.MarkDeletes
+	})
 }
 
 // about reports whether the fixed parts of the path, or the name, hold one of words.
