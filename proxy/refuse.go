@@ -323,6 +323,15 @@ func inShape(shape string, body []byte, f refusal, p *problem, h http.Header) []
 		extra = map[string]any{"data": nil, "errors": []any{map[string]any{"message": message, "extensions": map[string]any{"code": "FORBIDDEN", "reason": f.code}}}}
 	case "jsonrpc", "mcp": // which request of a batch it was is not looked into: RFC 9110's status speaks for all
 		extra = map[string]any{"jsonrpc": "2.0", "id": nil, "error": map[string]any{"code": -32001, "message": message, "data": map[string]any{"reason": f.code}}}
+	case "kubernetes":
+		h.Set("Content-Type", "application/json")
+		return kubernetesStatus(f, p, message)
+	case "npm":
+		extra = map[string]any{"error": message}
+	case "cargo":
+		extra = map[string]any{"errors": []any{map[string]any{"detail": message}}}
+	case "oci": // the distribution specification's form of errors
+		extra = map[string]any{"errors": []any{map[string]any{"code": "DENIED", "message": message}}}
 	case "aws":
 		h.Set("X-Amzn-Errortype", awsCode(f.status)+"Exception")
 		h.Set("X-Amzn-Requestid", p.DecisionID)
@@ -348,6 +357,32 @@ func inOneLine(p *problem) string {
 		message += " " + p.Hint
 	}
 	return message + " (chaperone decision " + p.DecisionID + ")"
+}
+
+// kubernetesStatus is a Status of Kubernetes' API (meta/v1), with the members of a
+// problem but for status, which is a word there.
+func kubernetesStatus(f refusal, p *problem, message string) []byte {
+	b, err := json.Marshal(map[string]any{
+		"kind": "Status", "apiVersion": "v1", "metadata": map[string]any{}, "status": "Failure", "code": f.status, "reason": kubernetesReason(f.status), "message": message,
+		"type": p.Type, "title": p.Title, "detail": p.Detail, "decision_id": p.DecisionID, "reasons": p.Reasons, "hint": p.Hint,
+	})
+	if err != nil {
+		return []byte("{}")
+	}
+	return b
+}
+
+// kubernetesReason is the reason of a Status by which its clients choose their error.
+func kubernetesReason(status int) string {
+	switch status {
+	case http.StatusForbidden:
+		return "Forbidden"
+	case http.StatusServiceUnavailable, http.StatusBadGateway:
+		return "ServiceUnavailable"
+	case http.StatusGatewayTimeout:
+		return "Timeout"
+	}
+	return "BadRequest"
 }
 
 // awsCode is the code by which AWS's SDKs choose the error that they raise. They

@@ -17,6 +17,7 @@ func TestRefusalShapes(t *testing.T) {
 	for shape, path := range map[string]string{
 		"github": "message", "slack": "message", "stripe": "error.message", "openai": "error.message", "anthropic": "error.message",
 		"google": "error.message", "graphql": "errors.0.message", "jsonrpc": "error.message", "mcp": "error.message", "aws": "message",
+		"kubernetes": "message", "npm": "error", "cargo": "errors.0.detail", "oci": "errors.0.message",
 	} {
 		body, err := json.Marshal(p)
 		if err != nil {

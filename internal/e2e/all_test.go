@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +16,7 @@ import (
 
 var (
 	// which is "all" for the clients that have to be installed first.
-	which = flag.String("clients", "", "all: install every client, play every mode, and write docs/clients.md; or NAME,… for some, without writing")
+	which = flag.String("clients", "", "all: install every client, play every mode, and write docs/clients.md; or NAME or FAMILY,… for some, without writing; page: write what runs in -clients-dir saw")
 	// kept is where they are installed, to have them for another run.
 	kept = flag.String("clients-dir", "", "folder to install the clients of -clients in; one that is thrown away if not given")
 )
@@ -25,31 +28,61 @@ func TestAllClients(t *testing.T) {
 		t.Skip("installs many clients: -clients=all")
 	}
 	s := newStage(t, installed(t))
-	p := page{}
+	p := seenSoFar(t)
 	for _, r := range rows() {
-		if *which != "all" && !slices.Contains(strings.Split(*which, ","), r.name) {
+		if *which != "all" && !slices.ContainsFunc(strings.Split(*which, ","), func(w string) bool { return w == r.name || w == r.family }) {
 			continue
 		}
 		t.Run(r.family+"/"+r.name, func(t *testing.T) {
-			e := entry{row: r, version: r.present(t, s.scripts), marks: map[string]string{}, said: map[string]string{}}
+			e := entry{Version: r.present(t, s.scripts), Marks: map[string]string{}, Said: map[string]string{}}
 			for _, mode := range allModes {
-				e.marks[mode] = r.applies(mode)
-				if e.marks[mode] != "" {
+				e.Marks[mode] = r.applies(mode)
+				if e.Marks[mode] != "" {
 					continue
 				}
-				e.marks[mode] = "no"
-				if t.Run(mode, func(t *testing.T) { e.said[mode] = s.visit(t, r, mode) }) {
-					e.marks[mode] = "✓"
+				e.Marks[mode] = "no"
+				if t.Run(mode, func(t *testing.T) { e.Said[mode] = s.visit(t, r, mode) }) {
+					e.Marks[mode] = "✓"
 				}
 			}
-			p = append(p, e)
+			p[r.family+"/"+r.name] = e
+			p.save(t)
 		})
 	}
 	s.up.sweep(t, canary)
-	if *which == "all" && !t.Failed() {
+	if *which == "all" || *which == "page" {
 		if err := os.WriteFile("../../docs/clients.md", []byte(p.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// seenSoFar is what earlier runs in the same folder saw.
+func seenSoFar(t *testing.T) page {
+	t.Helper()
+	p := page{}
+	b, err := os.ReadFile(filepath.Join(*kept, "seen.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &p)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// save keeps what was seen for the next run in the same folder.
+func (p page) save(t *testing.T) {
+	t.Helper()
+	if *kept == "" {
+		return
+	}
+	b, err := json.Marshal(p)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(*kept, "seen.json"), b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -9,14 +9,13 @@ import (
 
 // An entry is what was seen of one client.
 type entry struct {
-	row
-	version string
-	marks   map[string]string // by mode
-	said    map[string]string // by mode, word for word
+	Version string
+	Marks   map[string]string // by mode
+	Said    map[string]string // by mode, word for word
 }
 
-// A page is docs/clients.md.
-type page []entry
+// A page is docs/clients.md: entries by family and name.
+type page map[string]entry
 
 const pageHead = `# Clients
 
@@ -38,49 +37,73 @@ nothing set in it or for it but what the remarks say, against stand-ins of the s
 ✓ shown; – the client has no such thing, or the mode says nothing about it.
 `
 
+// pageWays stands before what people see.
+const pageWays = `
+## Ways out, where a client does not come by itself
+
+- It heeds no proxy variable: ` + "`chaperone doctor -- CMD`" + ` says so. Point a setting of its own to ` + "`$HTTPS_PROXY`" + `, or to
+  ` + "`$CHAPERONE_LOCAL_PROXY`" + ` if it takes no password. ` + "`chaperone run --isolate`" + ` makes it fail instead of going past.
+- It brings roots of its own: give it ` + "`$SSL_CERT_FILE`" + `.
+- It clears the environment, or is started by a daemon: ` + "`chaperone session create --format env|json|docker|kubernetes`" + ` has all variables.
+- ` + "`NODE_OPTIONS`, `PYTHONPATH` and `JAVA_TOOL_OPTIONS`" + ` carry what Node, Python and Java need: a script that sets its own has to add to them.
+- libcurl in other programs (pycurl, PHP, R) takes its CA from no variable: PHP gets it by a file of ` + "`run`" + `, others by ` + "`CURLOPT_CAINFO`" + `.
+- gcloud, gsutil and .NET were not to be had when this was written and are not in the table.
+
+## What a person sees
+
+Of a refusal, of a wrong proxy password, and of a session that is revoked in mid-stream; word for word, without ids, cut after 300 characters.
+`
+
 // String is the page in Markdown.
 func (p page) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, pageHead, time.Now().Format(time.DateOnly))
 	family := ""
-	for _, e := range p {
-		if e.family != family {
-			family = e.family
+	p.rows(func(r row, e entry) {
+		if r.family != family {
+			family = r.family
 			fmt.Fprintf(&b, "\n## %s\n\n| client | version |%s\n|---|---|%s\n", family, columns(func(mode string) string { return mode }), columns(func(string) string { return "---" }))
 		}
-		fmt.Fprintf(&b, "| %s | %s |%s\n", e.name, short(e.version), columns(func(mode string) string { return e.marks[mode] }))
-	}
+		fmt.Fprintf(&b, "| %s | %s |%s\n", r.name, short(e.Version), columns(func(mode string) string { return e.Marks[mode] }))
+	})
 	b.WriteString("\n## Installing, and what is known of each\n\n")
-	p.each(func(e entry, names string) {
-		fmt.Fprintf(&b, "- **%s** `%s`", names, e.install)
-		if e.known != "" {
-			fmt.Fprintf(&b, ": %s", e.known)
+	p.each(func(r row, _ entry, names string) {
+		fmt.Fprintf(&b, "- **%s** `%s`", names, r.install)
+		if r.known != "" {
+			fmt.Fprintf(&b, ": %s", r.known)
 		}
 		b.WriteString("\n")
 	})
-	b.WriteString("\n## What a person sees\n\nOf a refusal, of a wrong proxy password, and of a session that is revoked in mid-stream; word for word, without ids, cut after 300 characters.\n")
-	p.each(func(e entry, names string) {
+	b.WriteString(pageWays)
+	p.each(func(_ row, e entry, names string) {
 		fmt.Fprintf(&b, "\n**%s**\n\n", names)
 		for _, mode := range []string{refused, wrong, cut} {
-			if e.marks[mode] == "✓" {
-				fmt.Fprintf(&b, "- %s: %s\n", mode, quoted(e.said[mode]))
+			if e.Marks[mode] == "✓" {
+				fmt.Fprintf(&b, "- %s: %s\n", mode, quoted(e.Said[mode]))
 			}
 		}
 	})
 	return b.String()
 }
 
-// each calls f once for clients of one name, with the name and families.
-func (p page) each(f func(e entry, names string)) {
-	seen := map[string]bool{}
-	for _, e := range p {
-		key := e.name + e.install
-		if seen[key] {
-			continue
+// rows calls f for what was seen, in the order of the table.
+func (p page) rows(f func(r row, e entry)) {
+	for _, r := range rows() {
+		if e, ok := p[r.family+"/"+r.name]; ok {
+			f(r, e)
 		}
-		seen[key] = true
-		f(e, e.name+" ("+strings.TrimRight(e.family, " 0123456789.")+")")
 	}
+}
+
+// each calls f once for clients of one name, with the name and what it is part of.
+func (p page) each(f func(r row, e entry, names string)) {
+	seen := map[string]bool{}
+	p.rows(func(r row, e entry) {
+		if key := r.name + r.install; !seen[key] {
+			seen[key] = true
+			f(r, e, r.name+" ("+strings.TrimRight(r.family, " 0123456789.")+")")
+		}
+	})
 }
 
 func columns(f func(mode string) string) string {

@@ -8,7 +8,7 @@ func rows() []row {
 	for _, v := range []string{"20", "22", "24"} {
 		all = append(all, nodeRows(v)...)
 	}
-	return slices.Concat(all, goRows(), javaRows(), rustRows(), scriptRows(), storeRows())
+	return slices.Concat(all, goRows(), javaRows(), rustRows(), scriptRows(), storeRows(), cloudRows())
 }
 
 // plain are the calls of a client that asks what the environment says.
@@ -165,10 +165,7 @@ func rustRows() []row {
 
 func scriptRows() []row {
 	return []row{
-		{name: "Ruby net/http", family: "Ruby, PHP", version: "ruby --version", install: "apt install ruby", run: "exec ruby $D/plain.rb", calls: plain},
-		{name: "PHP curl", family: "Ruby, PHP", version: "php --version | head -1", install: "apt install php-cli php-curl", run: "exec php $D/plain.php", calls: plain},
+		{name: "Ruby net/http", family: "Ruby, PHP", version: "ruby --version", install: "apt install ruby", run: "exec ruby $D/plain.rb", calls: plain, quick: true},
+		{name: "PHP curl", family: "Ruby, PHP", version: "php --version | head -1", install: "apt install php-cli php-curl", run: "exec php $D/plain.php", calls: plain, quick: true},
 	}
 }
-
-// storeRows are package managers and tools of clouds.
-func storeRows() []row { return nil }

@@ -54,6 +54,9 @@ var accounts = map[string]account{
 	"drive":  {"google-drive", plainSecret, "", "GOOGLE_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
 	"kube":   {"kube", plainSecret, "", "KUBE_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
 	"depot":  {"depot", plainSecret, "", "DEPOT_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
+	"npm":    {"npm", plainSecret, "", "NPM_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
+	"crates": {"crates", plainSecret, "", "CRATES_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
+	"oci":    {"oci", plainSecret, "", "OCI_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
 }
 
 const grants = `grants:
@@ -63,7 +66,7 @@ const grants = `grants:
         - {actions: ["github:issues/*", "github:repos/get", "github:git/*"], resources: [acme/web]}
         - {actions: ["slack:chat.postMessage", "slack:auth.test", "openai:chat.completions.create", "openai:models.list", "stripe:balance/list", "stripe:customers/create"]}
         - {actions: ["anthropic:messages.create", "anthropic:models.list", "echo:say", "echo:talk", "echo:watch", "shapes:allowed", "shapes:upload", "google-drive:files.list", "google-drive:files.create"]}
-        - {actions: ["mcp:initialize", "mcp:notifications/*", "mcp:stream/*", "mcp:tools/list", "mcp:look", "aws-s3:ListBuckets", "aws-s3:PutObject", "kube:list", "kube:create", "kube:watch", "depot:read", "depot:write"]}
+        - {actions: ["mcp:initialize", "mcp:notifications/*", "mcp:stream/*", "mcp:tools/list", "mcp:look", "aws-s3:ListBuckets", "aws-s3:PutObject", "kube:list", "kube:create", "kube:watch", "depot:read", "npm:read", "npm:write", "crates:read", "crates:write", "oci:read", "oci:write"]}
   humans:
     "*": {allow: [{actions: ["*:*"]}]}
 `
@@ -102,12 +105,20 @@ const services = `services:
     hosts: [kube.example.com]
     env: [KUBE_TOKEN]
     places: [bearer]
+    refusal: kubernetes
     paths: {"/{path+}": {GET: list list, POST: create write, DELETE: delete delete}}
-  - service: depot
-    hosts: [depot.example.com]
-    env: [DEPOT_TOKEN]
-    places: [bearer, basic]
-    paths: {"/{path+}": {"*": read read, GET: read read, HEAD: read read, PUT: write write, POST: write write, PATCH: write write, DELETE: drop delete}}
+  - {service: npm, hosts: [npm.example.com], env: [NPM_TOKEN], places: [bearer], refusal: npm, paths: {"/{path+}": {GET: read read, PUT: write write}, "/secret/{path+}": {GET: hide read}}}
+  - {service: crates, hosts: [crates.example.com], env: [CRATES_TOKEN], places: [bearer], refusal: cargo, paths: {"/{path+}": {GET: read read, PUT: write write}, "/secret/{path+}": {GET: hide read}}}
+  - service: oci
+    hosts: [oci.example.com]
+    env: [OCI_TOKEN]
+    places: [basic]
+    refusal: oci
+    paths:
+      /v2/: {GET: read read}
+      "/v2/{path+}": {GET: read read, HEAD: read read, POST: write write, PATCH: write write, PUT: write write}
+      "/v2/secret/{path+}": {GET: hide read, HEAD: hide read}
+  - {service: depot, hosts: [depot.example.com], env: [DEPOT_TOKEN], places: [basic], paths: {"/{path+}": {GET: read read, HEAD: read read}, "/secret/{path+}": {GET: hide read, HEAD: hide read}}}
 `
 
 // world is a running proxy among stand-ins of the services.
@@ -194,13 +205,18 @@ func (w *world) handlers(t *testing.T) map[string]http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
+	shelf := t.TempDir()
+	if err := stock(shelf); err != nil {
+		t.Fatal(err)
+	}
+	depot := testkit.Depot(shelf, plainSecret)
 	return map[string]http.Handler{
 		"api.github.com": testkit.GitHub(githubSecret), "github.com": git, "slack.com": testkit.Slack(slackSecret),
 		"api.openai.com": testkit.OpenAI(openaiSecret), "api.stripe.com": testkit.Stripe(stripeSecret),
 		"grpc.example.com": testkit.GRPC(echoSecret), "api.anthropic.com": testkit.Anthropic(claudeSecret),
 		"shapes.example.com": testkit.Shapes(), "mcp.example.com": testkit.MCP(plainSecret), "www.googleapis.com": testkit.Drive(plainSecret),
 		"s3.eu-west-1.amazonaws.com": testkit.S3(), "acme.s3.eu-west-1.amazonaws.com": testkit.S3(), "kube.example.com": testkit.Kube(plainSecret),
-		"depot.example.com": testkit.Depot(t.TempDir(), plainSecret),
+		"depot.example.com": depot, "npm.example.com": depot, "crates.example.com": depot, "oci.example.com": registry(t, plainSecret),
 	}
 }
 
