@@ -3,7 +3,6 @@ package credential
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,6 +66,9 @@ type Vault struct {
 	mu          sync.RWMutex
 	credentials map[string]*kept
 	byID        map[string]*Handle
+	bySession   map[string][]*Handle
+	doomed      map[*Handle]struct{} // revoked, and the store still has them
+	round       uint32               // of telling everything anew; who was not told of is gone
 }
 
 // kept is a credential in memory.
@@ -79,6 +81,8 @@ type kept struct {
 	open    atomic.Pointer[ready] // nil: not opened yet
 	trouble atomic.Pointer[Trouble]
 	removed atomic.Bool // no handle opens it any more, not even one that is being issued
+	version uint64      // Vault.mu guards it
+	round   uint32      // of the vault when it was last told of
 }
 
 // Trouble is why a credential could not be used when that was last tried.
@@ -112,6 +116,8 @@ type Handle struct {
 	print      atomic.Pointer[string]
 	revoked    atomic.Bool
 	gone       atomic.Bool // from the store as well
+	version    uint64      // Vault.mu guards it
+	round      uint32      // of the vault when it was last told of
 	uses       atomic.Int64
 	cred       atomic.Pointer[kept] // nil: it was removed
 }
@@ -142,17 +148,27 @@ const (
 	handlePrefix     = "handle/"
 )
 
-// Open loads what the store holds.
+// Open loads what the store holds, once.
 func Open(ctx context.Context, kv store.Store, key Key) (*Vault, error) {
-	v := &Vault{kv: kv, key: key, credentials: map[string]*kept{}, byID: map[string]*Handle{}}
+	v, err := Prepare(ctx, kv, key)
+	if err == nil {
+		err = store.Fill(ctx, kv, v)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening vault: %w", err)
+	}
+	return v, nil
+}
+
+// Prepare is Open without loading, which is left to a view that keeps the vault
+// current.
+func Prepare(ctx context.Context, kv store.Store, key Key) (*Vault, error) {
+	v := &Vault{kv: kv, key: key, credentials: map[string]*kept{}, byID: map[string]*Handle{}, bySession: map[string][]*Handle{}, doomed: map[*Handle]struct{}{}}
 	var err, err2, err3 error
 	v.handles, err = key.mac("handle")
 	v.tokens, err2 = key.mac("session token")
 	v.prints, err3 = key.mac("fingerprint")
 	if err := errors.Join(err, err2, err3, v.check(ctx)); err != nil {
-		return nil, fmt.Errorf("opening vault: %w", err)
-	}
-	if err := v.load(ctx); err != nil {
 		return nil, fmt.Errorf("opening vault: %w", err)
 	}
 	return v, nil
@@ -168,45 +184,16 @@ func (v *Vault) check(ctx context.Context) error {
 			return err
 		}
 		_, err = v.kv.Save(ctx, store.Entry{Name: name, Value: sealed})
-		return err
+		if !errors.Is(err, store.ErrConflict) { // else another replica was faster, and its key counts
+			return err
+		}
+		e, err = v.kv.Load(ctx, name)
 	}
 	if err != nil {
 		return err
 	}
 	_, err = v.key.open(e.Value, name)
 	return err
-}
-
-func (v *Vault) load(ctx context.Context) error {
-	for e, err := range v.kv.Scan(ctx, credentialPrefix) {
-		k := new(kept)
-		if err == nil {
-			err = json.Unmarshal(e.Value, k)
-		}
-		if err == nil {
-			err = k.settle()
-		}
-		if err != nil {
-			return fmt.Errorf("credential %q: %w", strings.TrimPrefix(e.Name, credentialPrefix), err)
-		}
-		v.credentials[k.ID] = k
-	}
-	for e, err := range v.kv.Scan(ctx, handlePrefix) {
-		var s storedHandle
-		if err == nil {
-			err = json.Unmarshal(e.Value, &s)
-		}
-		if err != nil {
-			return fmt.Errorf("handle: %w", err)
-		}
-		h := &Handle{ID: strings.TrimPrefix(e.Name, handlePrefix), Credential: s.Credential, Service: s.Service, Session: s.Session, Expires: s.Expires}
-		if _, err := hex.Decode(h.sum[:], []byte(s.Sum)); err != nil {
-			return fmt.Errorf("handle: %w", err)
-		}
-		h.cred.Store(v.credentials[s.Credential]) // nil, and the handle revoked, if it was removed
-		v.byID[h.ID] = h
-	}
-	return nil
 }
 
 // Add keeps c with its secret sealed, or without one where c has a source. The
@@ -226,16 +213,14 @@ func (v *Vault) Add(ctx context.Context, c Credential, s Secret) error {
 	if err != nil {
 		return err
 	}
-	_, err = v.kv.Save(ctx, store.Entry{Name: credentialPrefix + c.ID, Value: b})
+	e, err := v.kv.Save(ctx, store.Entry{Name: credentialPrefix + c.ID, Value: b})
 	if errors.Is(err, store.ErrConflict) {
 		return fmt.Errorf("%w: %s", ErrDuplicate, c.ID)
 	}
 	if err != nil {
 		return fmt.Errorf("keeping credential: %w", err)
 	}
-	v.mu.Lock()
-	v.credentials[c.ID] = k
-	v.mu.Unlock()
+	v.takeCredential(k, e.Version)
 	return nil
 }
 
@@ -284,20 +269,13 @@ func (v *Vault) Replace(ctx context.Context, id, source string, s Secret) error 
 	e, err := v.kv.Load(ctx, credentialPrefix+id)
 	if err == nil {
 		e.Value = b
-		_, err = v.kv.Save(ctx, e)
+		e, err = v.kv.Save(ctx, e)
 	}
 	if err != nil {
 		return fmt.Errorf("keeping credential: %w", err)
 	}
 	v.forgetTokens(ctx, id)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.credentials[id] = k
-	for _, h := range v.byID {
-		if h.Credential == id {
-			h.cred.Store(k)
-		}
-	}
+	v.takeCredential(k, e.Version)
 	return nil
 }
 
@@ -394,88 +372,6 @@ func (v *Vault) Find(id string) (Credential, error) {
 		return k.Credential, nil
 	}
 	return Credential{}, fmt.Errorf("%w: %s", ErrUnknown, id)
-}
-
-// Issue makes a handle of the given prefix for a credential in a session. The
-// handle is returned once and kept as a keyed hash only.
-func (v *Vault) Issue(ctx context.Context, credential, session, prefix string, expires time.Time) (string, error) {
-	v.mu.RLock()
-	k := v.credentials[credential]
-	v.mu.RUnlock()
-	if k == nil || k.removed.Load() {
-		return "", fmt.Errorf("%w: %s", ErrUnknown, credential)
-	}
-	text, id := newHandle(prefix)
-	p, _ := payload(text)
-	if k.place.kind == KindAWS {
-		text, id = newAWSHandle()
-		p = text
-	}
-	h := &Handle{ID: id, Credential: credential, Service: k.Service, Session: session, Expires: expires, sum: v.handles.sum(p)}
-	h.cred.Store(k)
-	b, err := json.Marshal(storedHandle{credential, k.Service, session, expires, hex.EncodeToString(h.sum[:])})
-	if err != nil {
-		return "", err
-	}
-	if _, err := v.kv.Save(ctx, store.Entry{Name: handlePrefix + id, Value: b, Expires: expires}); err != nil {
-		return "", fmt.Errorf("keeping handle: %w", err)
-	}
-	v.mu.Lock()
-	v.byID[id] = h
-	v.mu.Unlock()
-	return text, nil
-}
-
-// Handles returns the handles of a session, by credential.
-func (v *Vault) Handles(session string) []*Handle {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	var out []*Handle
-	for _, h := range v.byID {
-		if h.Session == session {
-			out = append(out, h)
-		}
-	}
-	slices.SortFunc(out, func(a, b *Handle) int { return strings.Compare(a.Credential, b.Credential) })
-	return out
-}
-
-// Revoke revokes the handles that match selects, at once, and returns how many.
-// After an error the store still has some of them, and would bring them back with
-// a restart; Revoke may then be called again.
-func (v *Vault) Revoke(ctx context.Context, match func(*Handle) bool) (int, error) {
-	var hit []*Handle
-	v.mu.RLock()
-	for _, h := range v.byID {
-		if match(h) && !h.gone.Load() {
-			h.revoked.Store(true)
-			hit = append(hit, h)
-		}
-	}
-	v.mu.RUnlock()
-	var errs error
-	for _, h := range hit { // gone from the store: not known after a restart, so refused then as well
-		err := v.kv.Delete(ctx, handlePrefix+h.ID)
-		if err == nil {
-			h.gone.Store(true)
-		}
-		errs = errors.Join(errs, err)
-	}
-	if errs != nil {
-		return len(hit), fmt.Errorf("forgetting handles: %w", errs)
-	}
-	return len(hit), nil
-}
-
-// Sweep forgets handles that expired an hour before now.
-func (v *Vault) Sweep(now time.Time) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for id, h := range v.byID {
-		if now.Sub(h.Expires) > time.Hour {
-			delete(v.byID, id)
-		}
-	}
 }
 
 // TokenSum returns the keyed hash under which a session token is kept.

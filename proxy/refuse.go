@@ -18,6 +18,7 @@ import (
 	"chaperone/policy/action"
 	"chaperone/proxy/identity"
 	"chaperone/proxy/upstream"
+	"chaperone/store"
 )
 
 var (
@@ -62,6 +63,8 @@ var refusals = []refusal{
 	{identity.ErrAgentSuspended, 407, "agent_suspended", "", "The agent is suspended", "Ask the agent's owner; `chaperone agent resume NAME` lifts it."},
 	{identity.ErrAgentRetired, 407, "agent_retired", "", "The agent is retired", "A retired agent does not come back; register another."},
 	{identity.ErrHumanSuspended, 407, "human_suspended", "", "The human's delegations are suspended", "Ask an operator."},
+
+	{store.ErrStale, 503, "store_stale", "", "Too little is known of what was revoked", "The proxy has lost its store for too long and refuses everything until it is back; try again in a moment."},
 
 	{errNotProxied, 400, "not_proxied", "", "This is a forward proxy", "Set HTTPS_PROXY and HTTP_PROXY to this address and request the service by its own URL."},
 	{errTrace, 400, "trace", "", "TRACE is not forwarded", "Its answer would repeat the credential."},

@@ -277,3 +277,20 @@ func (v *View) note(err error) {
 		v.o.Notice("the store answers again", nil)
 	}
 }
+
+// Fill reads a store into a consumer once, as a view does at its beginning.
+func Fill(ctx context.Context, kv Store, c Consumer) error {
+	c.Begin()
+	for _, prefix := range c.Prefixes() {
+		for e, err := range kv.Scan(ctx, prefix) {
+			if err != nil {
+				return err
+			}
+			if err := c.Take(Change{Mark: Mark{Seq: e.Version}, Entry: e}); err != nil {
+				return err
+			}
+		}
+	}
+	c.Loaded()
+	return nil
+}

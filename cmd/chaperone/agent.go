@@ -120,6 +120,7 @@ func (a *app) agentSuspend() *cobra.Command {
 			}
 			return a.print(agent, func(w io.Writer) {
 				fmt.Fprintf(w, "agent %s is suspended; its streams were cut, its sessions wait for `chaperone agent resume %s`\n", agent.Name, agent.Name)
+				acknowledged(w, agent.Replicas, agent.Unconfirmed)
 			})
 		}),
 	}
@@ -151,6 +152,7 @@ func (a *app) agentRetire() *cobra.Command {
 			}
 			return a.print(r, func(w io.Writer) {
 				fmt.Fprintf(w, "agent %s is retired; its sessions and handles are revoked\n", r.Agent)
+				acknowledged(w, r.Replicas, r.Unconfirmed)
 				if len(r.Residue) == 0 {
 					fmt.Fprintln(w, "no residue is known: no credential was given to it")
 					return

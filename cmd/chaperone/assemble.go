@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,7 +12,6 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,7 +34,6 @@ import (
 	"chaperone/proxy/identity"
 	"chaperone/proxy/upstream"
 	"chaperone/rego"
-	"chaperone/store/bolt"
 )
 
 // road is the whole proxy, built and not yet listening.
@@ -45,7 +41,7 @@ type road struct {
 	s      *settings.Settings
 	logger *slog.Logger
 
-	kv        *bolt.Store
+	shared    *shared
 	vault     *credential.Vault
 	directory *identity.Directory
 	ca        *certs.Authority
@@ -128,10 +124,7 @@ func (r *road) close() error {
 		r.keeper.Close()
 	}
 	errs = errors.Join(errs, r.closeSinks())
-	if r.kv != nil {
-		errs = errors.Join(errs, r.kv.Close())
-	}
-	return errs
+	return errors.Join(errs, r.part())
 }
 
 // openState opens what lies in the state directory, which it makes.
@@ -141,27 +134,11 @@ func (r *road) openState(ctx context.Context) error {
 			return fmt.Errorf("making state directory: %w", err)
 		}
 	}
-	var err error
-	if r.kv, err = bolt.Open(filepath.Join(r.s.State, "chaperone.db"), bolt.Options{}); err != nil {
-		return err
-	}
 	key, err := installationKey(ctx, r.s)
 	if err != nil {
 		return err
 	}
-	if r.vault, err = credential.Open(ctx, r.kv, key); err != nil {
-		return err
-	}
-	r.vault.Use(r.outside())
-	prefix := func(service string) string {
-		for _, s := range r.catalogue.Load().Services() {
-			if credential.Covers(service, s.Name) {
-				return s.Handle
-			}
-		}
-		return ""
-	}
-	if r.directory, err = identity.Open(ctx, identity.Options{Store: r.kv, Vault: r.vault, Prefix: prefix}); err != nil {
+	if err := r.share(ctx, key); err != nil {
 		return err
 	}
 	if r.ca, err = openCA(r.s); err != nil {
@@ -425,62 +402,8 @@ func openCA(s *settings.Settings) (*certs.Authority, error) {
 	return certs.Open(s.State)
 }
 
-// installationKey finds the key where the settings say: 32 bytes, or those in
-// base64. A key file in the state
-// directory is made at first start.
-func installationKey(ctx context.Context, s *settings.Settings) (credential.Key, error) {
-	parse := func(b []byte, err error) (credential.Key, error) {
-		if err != nil {
-			return credential.Key{}, fmt.Errorf("reading installation key: %w", err)
-		}
-		if decoded, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(b))); err == nil && len(b) != credential.KeySize {
-			b = decoded
-		}
-		return credential.ParseKey(b)
-	}
-	switch {
-	case s.Key.Env != "":
-		text, ok := os.LookupEnv(s.Key.Env)
-		if !ok {
-			return credential.Key{}, fmt.Errorf("reading installation key: variable %s is not set: %w", s.Key.Env, credential.ErrKey)
-		}
-		return parse([]byte(text), nil)
-	case len(s.Key.Command) > 0:
-		return parse(exec.CommandContext(ctx, s.Key.Command[0], s.Key.Command[1:]...).Output())
-	case s.Key.File != "":
-		return parse(os.ReadFile(s.Key.File))
-	}
-	path := filepath.Join(s.State, "key")
-	b, err := os.ReadFile(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return parse(b, err)
-	}
-	key, err := credential.NewKey()
-	if err != nil {
-		return key, err
-	}
-	if err := writeOnce(path, key.Bytes()); err != nil {
-		return key, fmt.Errorf("keeping installation key: %w", err)
-	}
-	return key, nil
-}
-
-// writeOnce makes a file of mode 0600 with all of b on disk, or none.
-func writeOnce(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Link(f.Name(), path) // unlike a rename, fails where another was faster
-}
-
 // secretFiles are the files that nobody else may read.
 func secretFiles(s *settings.Settings) []string {
-	return slices.DeleteFunc([]string{filepath.Join(s.State, "key"), filepath.Join(s.State, "ca.key"), filepath.Join(s.State, "chaperone.db"), logKeyFile(s), s.Log.Path, s.Log.Path + ".ring", s.Key.File, s.CA.Key, s.TLS.Key},
+	return slices.DeleteFunc([]string{filepath.Join(s.State, "key"), filepath.Join(s.State, "ca.key"), filepath.Join(s.State, boltFile), logKeyFile(s), s.Log.Path, s.Log.Path + ".ring", s.Key.File, s.CA.Key, s.TLS.Key},
 		func(p string) bool { return p == "" })
 }

@@ -114,6 +114,10 @@ func (r *road) start(ctx context.Context) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.join(ctx); err != nil {
+		give(nil, err)
+		return nil, err
+	}
 	up := &running{r: r, failed: make(chan error, 3), watched: make(chan struct{})}
 	if r.s.Metrics != "" {
 		ln, err := give(net.Listen("tcp", r.s.Metrics))
@@ -128,6 +132,7 @@ func (r *road) start(ctx context.Context) (*running, error) {
 	up.admin = admin.New(admin.Options{
 		Directory: r.directory, Vault: r.vault, Catalogue: func() *action.Catalogue { return r.catalogue.Load() },
 		Metrics: r.metrics.Handler(), Logger: r.logger, Status: r.status, Reload: r.reload, Flush: r.log.Flush, ProxyURL: r.proxyURL,
+		Replicas: r.shared.registry.List, Confirm: r.confirm,
 	})
 	go up.serve(func() error { return up.admin.Serve(socket) })
 	go up.serve(func() error { return r.server.Serve(agents) })
@@ -147,6 +152,7 @@ func (u *running) serve(f func() error) {
 // stop drains exchanges for as long as the settings say, then cuts them.
 func (u *running) stop() error {
 	u.r.ready.Store(false)
+	u.r.shared.draining.Store(true)
 	u.r.logger.Info("stopping", "drain", u.r.s.Drain)
 	ctx, cancel := context.WithTimeout(context.Background(), u.r.s.Drain)
 	defer cancel()

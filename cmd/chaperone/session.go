@@ -32,6 +32,7 @@ func (d *delegation) flags(c *cobra.Command) {
 	f.DurationVar(&d.TTL, "ttl", identity.DefaultTTL, "how long it lasts")
 	f.StringArrayVar(&d.Credentials, "credential", nil, "`ID` of a credential for which it gets a handle; may be repeated")
 	f.StringArrayVar(&d.scopes, "scope", nil, "narrow it to `ACTIONS[@RESOURCES]`, patterns with commas between; may be repeated")
+	f.DurationVar(&d.Idle, "idle", 0, "ends when nothing is asked for so long; 0: never")
 	f.StringVar(&d.Parent, "parent", "", "`ID` of the session of which this one gets a part")
 }
 
@@ -200,14 +201,16 @@ func (a *app) sessionRevoke() *cobra.Command {
 func (a *app) revokeVerb() *cobra.Command {
 	var in admin.Revocation
 	c := &cobra.Command{
-		Use:   "revoke (--agent A | --instance I | --human H | --session S | --handle X | --credential C)",
+		Use:   "revoke (--agent A | --instance I | --human H | --session S | --handle X | --credential C | --all)",
 		Short: "Revoke sessions or handles, at once",
 		Long: `Revoke all sessions that match every flag given, and those below them, or the handles
-of a credential. When it returns, no request of theirs passes and their streams are cut.`,
+of a credential. When it returns, no request of theirs passes here, their streams are cut,
+and each replica that shares the store and is alive has said the same of itself. It is for
+good; ` + "`chaperone agent suspend` and `chaperone human suspend`" + ` can be lifted again.`,
 		Args: noArguments,
 		RunE: a.withAdmin(func(ctx context.Context, client *admin.Client, _ []string) error {
 			if in.Target == (identity.Target{}) {
-				return problem.Misuse("nothing to revoke is named", "name it with --agent, --instance, --human, --session, --handle or --credential")
+				return problem.Misuse("nothing to revoke is named", "name it with --agent, --instance, --human, --session, --handle, --credential or --all")
 			}
 			in.By = a.user()
 			return a.revoke(ctx, client, in)
@@ -220,9 +223,13 @@ of a credential. When it returns, no request of theirs passes and their streams 
 	f.StringVar(&in.Session, "session", "", "session `ID`")
 	f.StringVar(&in.Handle, "handle", "", "a handle, by its text or `ID`")
 	f.StringVar(&in.Credential, "credential", "", "all handles of credential `ID`")
+	f.BoolVar(&in.All, "all", false, "every session that is open")
 	f.StringVar(&in.Reason, "reason", "", "`TEXT` that says why")
 	return c
 }
+
+// shownSessions is how many of the sessions that a revocation ended are named.
+const shownSessions = 20
 
 func (a *app) revoke(ctx context.Context, client *admin.Client, in admin.Revocation) error {
 	out, err := client.Revoke(ctx, in)
@@ -231,8 +238,12 @@ func (a *app) revoke(ctx context.Context, client *admin.Client, in admin.Revocat
 	}
 	return a.print(out, func(w io.Writer) {
 		fmt.Fprintf(w, "revoked %d sessions and %d handles\n", len(out.Sessions), out.Handles)
-		for _, id := range out.Sessions {
+		for _, id := range out.Sessions[:min(len(out.Sessions), shownSessions)] {
 			fmt.Fprintln(w, "  "+id)
 		}
+		if more := len(out.Sessions) - shownSessions; more > 0 {
+			fmt.Fprintf(w, "  and %d more\n", more)
+		}
+		acknowledged(w, out.Replicas, out.Unconfirmed)
 	})
 }

@@ -35,51 +35,35 @@ type Agent struct {
 	Credentials []string `json:"credentials,omitzero"`
 }
 
-// agent is an agent in memory. Its info is replaced whole.
+// agent is an agent in memory. What is known of it is replaced whole.
 type agent struct {
-	info    atomic.Pointer[Agent]
-	asked   policy.Agent // as policy sees it; shared by all requests
-	version uint64
-	unsaved bool // its state is not in the store yet; Directory.change guards it
+	known atomic.Pointer[knownAgent]
+	asked policy.Agent // as policy sees it; shared by all requests
 }
 
-func newAgent(a Agent, version uint64) *agent {
-	x := &agent{asked: policy.Agent{ID: a.Name, Owner: a.Owner, Labels: a.Labels}, version: version}
-	x.info.Store(&a)
+// knownAgent is an agent at one version.
+type knownAgent struct {
+	Agent
+	version uint64
+	round   uint32 // of the directory when it was last told of
+	unsaved bool   // its state is not in the store yet
+}
+
+func newAgent(k *knownAgent) *agent {
+	x := &agent{asked: policy.Agent{ID: k.Name, Owner: k.Owner, Labels: k.Labels}}
+	x.known.Store(k)
 	return x
 }
 
 // barred returns why the agent may not act, or nil.
 func (a *agent) barred() error {
-	switch a.info.Load().State {
+	switch a.known.Load().State {
 	case Active:
 		return nil
 	case Suspended:
 		return ErrAgentSuspended
 	}
 	return ErrAgentRetired
-}
-
-// human is a human in memory, by the name that sessions give.
-type human struct {
-	suspended atomic.Bool
-	version   uint64
-}
-
-type storedHuman struct {
-	ID        string `json:"id"`
-	Suspended bool   `json:"suspended"`
-}
-
-// human returns the human of that name, noting it at first sight. The caller
-// holds d.mu, or is the only user still.
-func (d *Directory) human(id string) *human {
-	h := d.humans[id]
-	if h == nil {
-		h = &human{}
-		d.humans[id] = h
-	}
-	return h
 }
 
 // AddAgent registers an agent.
@@ -90,8 +74,6 @@ func (d *Directory) AddAgent(ctx context.Context, name, owner string, labels map
 	if owner == "" {
 		return Agent{}, fmt.Errorf("%w: an agent needs an owner who answers for it", ErrInvalid)
 	}
-	d.change.Lock()
-	defer d.change.Unlock()
 	now := d.o.Now().UTC().Truncate(time.Second)
 	a := Agent{Name: name, Owner: owner, Labels: labels, State: Active, Created: now, Changed: now}
 	version, err := d.save(ctx, agentPrefix+name, 0, a, time.Time{})
@@ -102,7 +84,7 @@ func (d *Directory) AddAgent(ctx context.Context, name, owner string, labels map
 		return Agent{}, fmt.Errorf("keeping agent: %w", err)
 	}
 	d.mu.Lock()
-	d.agents[name] = newAgent(a, version)
+	d.takeAgent(&a, version)
 	d.mu.Unlock()
 	return a, nil
 }
@@ -113,7 +95,7 @@ func (d *Directory) Agents() []Agent {
 	defer d.mu.RUnlock()
 	var out []Agent
 	for _, name := range slices.Sorted(maps.Keys(d.agents)) {
-		out = append(out, *d.agents[name].info.Load())
+		out = append(out, d.agents[name].known.Load().Agent)
 	}
 	return out
 }
@@ -124,7 +106,7 @@ func (d *Directory) Agent(name string) (Agent, error) {
 	if err != nil {
 		return Agent{}, err
 	}
-	return *a.info.Load(), nil
+	return a.known.Load().Agent, nil
 }
 
 func (d *Directory) agent(name string) (*agent, error) {
@@ -140,10 +122,15 @@ func (d *Directory) agent(name string) (*agent, error) {
 // an error of the store the agent is barred all the same, until a restart.
 func (d *Directory) SuspendAgent(ctx context.Context, name, reason string) error {
 	err := d.setState(ctx, name, Suspended, reason)
+	d.cutBarred(name)
+	return err
+}
+
+// cutBarred cuts what an agent does that may not act.
+func (d *Directory) cutBarred(name string) {
 	if a, _ := d.agent(name); a != nil && a.barred() != nil {
 		d.cut(func(s *session) bool { return s.agent == a })
 	}
-	return err
 }
 
 // ResumeAgent lets a suspended agent act again, in the sessions that it still has.
@@ -159,6 +146,7 @@ func (d *Directory) RetireAgent(ctx context.Context, name, reason, by string) ([
 		return nil, err
 	}
 	err := d.setState(ctx, name, Retired, reason)
+	d.cutBarred(name)
 	_, rerr := d.Revoke(ctx, Target{Agent: name}, reason, by)
 	if err := errors.Join(err, rerr); err != nil {
 		return nil, err
@@ -192,81 +180,86 @@ func (d *Directory) residue(name string) ([]string, error) {
 }
 
 // noteGiven remembers with the agent which credentials its session is about to be
-// given. The caller holds d.change.
+// given.
 func (d *Directory) noteGiven(ctx context.Context, s *session) error {
-	next := *s.agent.info.Load()
-	given := slices.Concat(next.Credentials, s.info.Credentials)
-	slices.Sort(given)
-	if given = slices.Compact(given); len(given) == len(next.Credentials) {
+	return d.changeAgent(ctx, s.info.Agent, func(a *Agent) error {
+		given := slices.Concat(a.Credentials, s.info.Credentials)
+		slices.Sort(given)
+		if given = slices.Compact(given); len(given) == len(a.Credentials) {
+			return errNothing
+		}
+		a.Credentials = given
 		return nil
-	}
-	next.Credentials = given
-	return d.saveAgent(ctx, s.agent, &next)
+	})
 }
 
 // setState changes an agent's state, in memory before the store when that takes
 // authority away.
 func (d *Directory) setState(ctx context.Context, name, state, reason string) error {
-	d.change.Lock()
-	defer d.change.Unlock()
-	a, err := d.agent(name)
-	if err != nil {
-		return err
-	}
-	old := a.info.Load()
-	if old.State == Retired {
-		switch {
-		case state != Retired:
-			return fmt.Errorf("%w: %s", ErrAgentRetired, name)
-		case !a.unsaved:
-			return nil
+	return d.changeAgent(ctx, name, func(a *Agent) error {
+		if a.State == Retired {
+			if state != Retired {
+				return fmt.Errorf("%w: %s", ErrAgentRetired, name)
+			}
+			return errNothing
 		}
-		return d.saveAgent(ctx, a, old)
-	}
-	next := *old
-	next.State, next.Reason, next.Changed = state, reason, d.o.Now().UTC().Truncate(time.Second)
-	if state != Active {
-		a.unsaved = true
-		a.info.Store(&next)
-	}
-	return d.saveAgent(ctx, a, &next)
+		a.State, a.Reason, a.Changed = state, reason, d.o.Now().UTC().Truncate(time.Second)
+		return nil
+	})
 }
 
-// saveAgent writes what is next known of an agent, and then has it in memory. The
-// caller holds d.change.
-func (d *Directory) saveAgent(ctx context.Context, a *agent, next *Agent) error {
-	version, err := d.save(ctx, agentPrefix+next.Name, a.version, next, time.Time{})
+// errNothing says that there is nothing to change.
+var errNothing = errors.New("nothing to change")
+
+// attempts is how often a change is tried anew because another replica was faster.
+const attempts = 10
+
+// changeAgent applies a change to the newest that is known of an agent, and again
+// when the store has something newer.
+func (d *Directory) changeAgent(ctx context.Context, name string, change func(*Agent) error) error {
+	for range attempts {
+		a, err := d.agent(name)
+		if err != nil {
+			return err
+		}
+		old := a.known.Load()
+		next := &knownAgent{Agent: old.Agent, version: old.version, round: old.round, unsaved: old.unsaved}
+		if err := change(&next.Agent); errors.Is(err, errNothing) && old.unsaved {
+			next.Agent = old.Agent
+		} else if errors.Is(err, errNothing) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if next.State != Active {
+			next.unsaved = true
+			if !a.known.CompareAndSwap(old, next) {
+				continue
+			}
+		}
+		err = d.saveAgent(ctx, next)
+		if !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+	return fmt.Errorf("keeping agent %s: %w", name, store.ErrConflict)
+}
+
+// saveAgent writes what is next known of an agent, and then has it in memory. On a
+// conflict it has what the store has.
+func (d *Directory) saveAgent(ctx context.Context, next *knownAgent) error {
+	name := agentPrefix + next.Name
+	version, err := d.save(ctx, name, next.version, next.Agent, time.Time{})
+	if errors.Is(err, store.ErrConflict) {
+		return errors.Join(err, d.fetch(ctx, name))
+	}
 	if err != nil {
 		return fmt.Errorf("keeping agent %s: %w", next.Name, err)
 	}
-	a.version, a.unsaved = version, false
-	a.info.Store(next)
-	return nil
-}
-
-// SuspendHuman bars all that acts for a human, named as in their sessions, or
-// lifts it.
-func (d *Directory) SuspendHuman(ctx context.Context, id string, suspended bool) error {
-	if _, _, _, err := ParseHuman(id); err != nil {
-		return err
-	}
-	d.change.Lock()
-	defer d.change.Unlock()
 	d.mu.Lock()
-	h := d.human(id)
-	d.mu.Unlock()
-	if suspended {
-		h.suspended.Store(true)
-		d.cut(func(s *session) bool { return s.info.Human == id })
+	defer d.mu.Unlock()
+	if a := d.agents[next.Name]; a != nil && a.known.Load().version <= next.version {
+		a.known.Store(&knownAgent{Agent: next.Agent, version: version, round: d.round})
 	}
-	version, err := d.save(ctx, humanPrefix+escape(id), h.version, storedHuman{id, suspended}, time.Time{})
-	if err != nil {
-		return fmt.Errorf("keeping human: %w", err)
-	}
-	h.version = version
-	h.suspended.Store(suspended)
 	return nil
 }
-
-// escape makes a human's name fit into a name of the store.
-func escape(id string) string { return fmt.Sprintf("%x", id) }

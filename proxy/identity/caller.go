@@ -1,9 +1,11 @@
 package identity
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"io"
 	"strings"
+	"time"
 
 	"chaperone/credential"
 	"chaperone/policy"
@@ -22,11 +24,30 @@ type Caller struct {
 }
 
 // Live returns nil while the caller may act, and else why not. It takes no lock.
-func (c *Caller) Live() error { return c.s.live(c.d.o.Now()) }
+func (c *Caller) Live() error {
+	now := c.d.o.Now()
+	if err := c.d.may(c.s, now); err != nil {
+		return err
+	}
+	if c.s.info.Idle > 0 {
+		c.s.used.Store(now.UnixNano())
+	}
+	return nil
+}
+
+// may returns why nothing may be done in a session now, or nil.
+func (d *Directory) may(s *session, now time.Time) error {
+	if d.o.Stale != nil {
+		if err := d.o.Stale(); err != nil {
+			return err
+		}
+	}
+	return s.live(now)
+}
 
 // Attach has conn closed when the session ends or is barred; detach undoes it.
 // conn's Close must be safe to call more than once and from any goroutine.
-func (c *Caller) Attach(conn io.Closer) (detach func()) { return c.s.attach(conn, c.d.o.Now()) }
+func (c *Caller) Attach(conn io.Closer) (detach func()) { return c.s.attach(conn, c.Live) }
 
 // Identify finds the caller by the value of Proxy-Authorization: Basic with the
 // agent's name and the session token, or the token as Bearer (RFC 9110 section
@@ -47,13 +68,24 @@ func (d *Directory) Identify(value string) (*Caller, error) {
 		return nil, ErrBadCredentials
 	}
 	sum := d.o.Vault.TokenSum(token)
-	d.mu.RLock()
-	s := d.byToken[sum] // a keyed hash tells nothing about where a guess went wrong
-	d.mu.RUnlock()
+	s := d.find(sum)
+	if s == nil && d.o.CatchUp != nil { // made on another replica a moment ago, perhaps
+		d.o.CatchUp()
+		s = d.find(sum)
+	}
 	if s == nil || name != "" && name != s.info.Agent {
 		return nil, ErrBadCredentials
 	}
-	return &Caller{Agent: s.agent.asked, Instance: s.info.Instance, Human: s.human, Session: s.asked, s: s, d: d}, s.live(d.o.Now())
+	c := &Caller{Agent: s.agent.asked, Instance: s.info.Instance, Human: s.human, Session: s.asked, s: s, d: d}
+	return c, c.Live()
+}
+
+// find looks a session up by the keyed hash of its token, which tells nothing about
+// where a guess went wrong.
+func (d *Directory) find(sum [sha256.Size]byte) *session {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.byToken[sum]
 }
 
 // parseProxyAuthorization returns the agent's name, empty for Bearer, and the token.

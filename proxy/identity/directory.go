@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,6 +39,8 @@ var (
 	ErrUnknownAgent = errors.New("agent is not known")
 	// ErrUnknownSession is wrapped when no session has that id.
 	ErrUnknownSession = errors.New("session is not known")
+	// ErrUnknownTarget is wrapped when there is nothing of the name that is to be revoked.
+	ErrUnknownTarget = errors.New("there is nothing to revoke")
 	// ErrDuplicate is wrapped when an agent of that name exists.
 	ErrDuplicate = errors.New("agent exists already")
 	// ErrInvalid is wrapped when what is asked for is not of a usable form.
@@ -57,14 +58,27 @@ type Options struct {
 	// Prefix tells the shape of handles for a service's credentials ("ghp_"); nil
 	// gives all the generic one.
 	Prefix func(service string) string
-	// Now tells the time; time.Now when nil.
+	// Now tells the time; time.Now when nil. Replicas should have the same.
 	Now func() time.Time
+	// Followed says that a view loads the directory and keeps it current. Else it is
+	// read once, and is the only writer of what it keeps.
+	Followed bool
+	// Replica is this program among those that share the store; empty when it is alone.
+	Replica string
+	// Alive reports whether a replica is known to run; nil: none but this one does.
+	Alive func(replica string) bool
+	// Stale returns why nobody may act now, because too little is known of what was
+	// revoked; nil: never. It is called for every request.
+	Stale func() error
+	// CatchUp brings the directory to what the store holds now, or returns early; nil:
+	// there is nothing to catch up with. It is called when a token is not known.
+	CatchUp func()
 }
 
 // Directory knows agents, humans and sessions. It keeps them in a store and in
 // memory; requests are answered from memory. A change is in the store before its
 // caller hears that it is done; what takes authority away works in memory first.
-// It is safe for concurrent use.
+// It is a [store.Consumer], and safe for concurrent use.
 type Directory struct {
 	o Options
 
@@ -73,10 +87,13 @@ type Directory struct {
 	humans   map[string]*human
 	sessions map[string]*session
 	byToken  map[[sha256.Size]byte]*session
+	round    uint32          // of telling everything anew; who was not told of is gone
+	early    []sessionChange // sessions of this round, until their parents are known
+	loading  bool
+	swept    time.Time // when handles were looked through; the sweep's own
 
-	change sync.Mutex // one change of the store at a time
-	stop   context.CancelFunc
-	done   chan struct{}
+	stop context.CancelFunc
+	done chan struct{}
 }
 
 // Names in the store.
@@ -98,8 +115,10 @@ func Open(ctx context.Context, o Options) (*Directory, error) {
 		o: o, agents: map[string]*agent{}, humans: map[string]*human{},
 		sessions: map[string]*session{}, byToken: map[[sha256.Size]byte]*session{}, done: make(chan struct{}),
 	}
-	if err := d.load(ctx); err != nil {
-		return nil, fmt.Errorf("opening directory: %w", err)
+	if !o.Followed {
+		if err := store.Fill(ctx, o.Store, d); err != nil {
+			return nil, fmt.Errorf("opening directory: %w", err)
+		}
 	}
 	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
 	d.stop = stop
@@ -111,65 +130,6 @@ func Open(ctx context.Context, o Options) (*Directory, error) {
 func (d *Directory) Close() {
 	d.stop()
 	<-d.done
-}
-
-func (d *Directory) load(ctx context.Context) error {
-	err := each(ctx, d.o.Store, agentPrefix, func(a *Agent, version uint64) error {
-		d.agents[a.Name] = newAgent(*a, version)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	err = each(ctx, d.o.Store, humanPrefix, func(h *storedHuman, version uint64) error {
-		d.human(h.ID).version = version
-		d.human(h.ID).suspended.Store(h.Suspended)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return d.loadSessions(ctx)
-}
-
-// loadSessions loads parents before their children, whatever their names.
-func (d *Directory) loadSessions(ctx context.Context) error {
-	var all []*storedSession
-	versions := map[string]uint64{}
-	err := each(ctx, d.o.Store, sessionPrefix, func(s *storedSession, version uint64) error {
-		all, versions[s.ID] = append(all, s), version
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	slices.SortFunc(all, func(a, b *storedSession) int { return len(a.Chain) - len(b.Chain) })
-	for _, s := range all {
-		live, err := d.revive(s)
-		if err != nil {
-			return fmt.Errorf("session %s: %w", s.ID, err)
-		}
-		live.version = versions[s.ID]
-		d.sessions[s.ID], d.byToken[live.sum] = live, live
-	}
-	return nil
-}
-
-// each decodes every entry under prefix.
-func each[T any](ctx context.Context, kv store.Store, prefix string, take func(*T, uint64) error) error {
-	for e, err := range kv.Scan(ctx, prefix) {
-		if err != nil {
-			return err
-		}
-		v := new(T)
-		if err := json.Unmarshal(e.Value, v); err != nil {
-			return fmt.Errorf("%s is damaged: %w", e.Name, err)
-		}
-		if err := take(v, e.Version); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (d *Directory) save(ctx context.Context, name string, version uint64, v any, expires time.Time) (uint64, error) {
@@ -199,33 +159,6 @@ func (d *Directory) watch(ctx context.Context) {
 			d.sweep(ctx)
 		}
 	}
-}
-
-// keepEnded is how long an ended session is shown in lists.
-const keepEnded = 24 * time.Hour
-
-func (d *Directory) sweep(ctx context.Context) {
-	now := d.o.Now()
-	var over []*session
-	d.mu.Lock()
-	for id, s := range d.sessions {
-		switch {
-		case s.unsaved.Load(), s.ended() == nil && (s.expired(now) || s.leaseLost(now)):
-			over = append(over, s)
-		case now.After(s.info.Expires.Add(keepEnded)):
-			delete(d.sessions, id)
-			delete(d.byToken, s.sum)
-		}
-	}
-	d.mu.Unlock()
-	for _, s := range over {
-		reason := "its time is over"
-		if s.leaseLost(now) {
-			reason = "its program is gone (no heartbeat)"
-		}
-		d.end(ctx, s, ErrSessionExpired, reason, "chaperone") // what fails here is tried again in a second
-	}
-	d.o.Vault.Sweep(now)
 }
 
 // maxHuman is the longest name of a human in bytes; twice that fits into a name of

@@ -28,6 +28,11 @@ type fixture struct {
 	now   atomic.Int64
 }
 
+func (f *fixture) suspendHuman(id string) error {
+	_, err := f.SuspendHuman(ctx, id, "odd", "me")
+	return err
+}
+
 func (f *fixture) advance(d time.Duration) { f.now.Add(int64(d)) }
 
 func (f *fixture) clock() time.Time { return time.Unix(0, f.now.Load()) }
@@ -134,8 +139,11 @@ func TestEndOfSessions(t *testing.T) {
 		"expired":             {func(f *fixture, s Created) error { f.advance(2 * time.Hour); return nil }, ErrSessionExpired},
 		"lease lost":          {func(f *fixture, s Created) error { f.advance(11 * time.Second); return nil }, ErrSessionExpired},
 		"agent suspended":     {func(f *fixture, s Created) error { return f.SuspendAgent(ctx, "bot", "") }, ErrAgentSuspended},
-		"human suspended":     {func(f *fixture, s Created) error { return f.SuspendHuman(ctx, "alice@acme.com", true) }, ErrHumanSuspended},
-		"agent retired":       {func(f *fixture, s Created) error { _, err := f.RetireAgent(ctx, "bot", "", ""); return err }, ErrSessionRevoked},
+		"human suspended": {func(f *fixture, s Created) error {
+			_, err := f.SuspendHuman(ctx, "alice@acme.com", "odd", "me")
+			return err
+		}, ErrHumanSuspended},
+		"agent retired": {func(f *fixture, s Created) error { _, err := f.RetireAgent(ctx, "bot", "", ""); return err }, ErrSessionRevoked},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := directory(t)
@@ -194,7 +202,7 @@ var ctx = context.Background()
 func TestSuspensionIsReversible(t *testing.T) {
 	f := directory(t)
 	s := f.create(t, Spec{Agent: "bot", Human: "alice@acme.com"})
-	if err := errors.Join(f.SuspendAgent(ctx, "bot", "odd"), f.SuspendHuman(ctx, "alice@acme.com", true)); err != nil {
+	if err := errors.Join(f.SuspendAgent(ctx, "bot", "odd"), f.suspendHuman("alice@acme.com")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.CreateSession(ctx, Spec{Agent: "bot"}); !errors.Is(err, ErrAgentSuspended) {
@@ -210,7 +218,7 @@ func TestSuspensionIsReversible(t *testing.T) {
 	if _, err := f.Identify(basic("bot", s.Token)); !errors.Is(err, ErrHumanSuspended) {
 		t.Errorf("human still suspended: %v", err)
 	}
-	if err := f.SuspendHuman(ctx, "alice@acme.com", false); err != nil {
+	if _, err := f.ResumeHuman(ctx, "alice@acme.com", "me"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.Identify(basic("bot", s.Token)); err != nil {

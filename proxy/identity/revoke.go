@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"chaperone/credential"
@@ -20,6 +22,7 @@ type Target struct {
 	Session    string `json:"session,omitzero"`
 	Handle     string `json:"handle,omitzero"`     // its text or its id
 	Credential string `json:"credential,omitzero"` // all handles for it
+	All        bool   `json:"all,omitzero"`        // every session that is open
 }
 
 // Revoked is what a revocation ended.
@@ -38,24 +41,81 @@ func (d *Directory) Revoke(ctx context.Context, t Target, reason, by string) (Re
 	if t.Handle != "" || t.Credential != "" {
 		return d.revokeHandles(ctx, t)
 	}
+	hit := d.match(t)
+	if len(hit) == 0 && !t.All {
+		return Revoked{}, d.nobody(t)
+	}
+	hit = slices.DeleteFunc(hit, func(s *session) bool { return s.ended() != nil && !s.unsaved.Load() })
 	var out Revoked
-	var errs error
-	for _, s := range d.match(t) {
-		if s.ended() != nil && !s.unsaved.Load() {
-			continue
-		}
-		n, err := d.end(ctx, s, ErrSessionRevoked, reason, by)
-		errs = errors.Join(errs, err)
-		out.Handles += n
+	for _, s := range hit { // all of them here and now, before any waits for the store
+		s.finish(d.o.Now(), ErrSessionRevoked, reason, by)
+		s.cut()
 		out.Sessions = append(out.Sessions, s.info.ID)
 	}
 	slices.Sort(out.Sessions)
-	if len(out.Sessions) == 0 && t.Session != "" {
-		if _, err := d.Session(t.Session); err != nil {
-			return out, err
+	var handles atomic.Int64
+	err := d.each(hit, func(s *session) error {
+		n, err := d.end(ctx, s, ErrSessionRevoked, reason, by)
+		handles.Add(int64(n))
+		return err
+	})
+	out.Handles = int(handles.Load())
+	return out, err
+}
+
+// nobody says which of what a target names is not known, or nil where all is and
+// there is nothing left to revoke.
+func (d *Directory) nobody(t Target) error {
+	if t.Agent != "" {
+		if _, err := d.Agent(t.Agent); err != nil {
+			return err
 		}
 	}
-	return out, errs
+	if t.Session != "" {
+		if _, err := d.Session(t.Session); err != nil {
+			return err
+		}
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if t.Human != "" && d.humans[t.Human] == nil {
+		return fmt.Errorf("%w: human %s has no session and never had one", ErrUnknownTarget, t.Human)
+	}
+	if t.Instance != "" {
+		return fmt.Errorf("%w: instance %s", ErrUnknownTarget, t.Instance)
+	}
+	return nil
+}
+
+// together is how many changes of the store are under way at once when there are many.
+const together = 32
+
+// each calls f for all of the sessions, some at a time, and joins a few of the errors.
+func (d *Directory) each(sessions []*session, f func(*session) error) error {
+	var mu sync.Mutex
+	var errs []error
+	var all sync.WaitGroup
+	next := make(chan *session)
+	for range min(together, len(sessions)) {
+		all.Go(func() {
+			for s := range next {
+				if err := f(s); err != nil {
+					mu.Lock()
+					errs = append(errs, err)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for _, s := range sessions {
+		next <- s
+	}
+	close(next)
+	all.Wait()
+	if n := len(errs); n > 3 {
+		errs = append(errs[:3], fmt.Errorf("and %d more", n-3))
+	}
+	return errors.Join(errs...)
 }
 
 // match returns the sessions that t selects and all below them.
@@ -88,45 +148,40 @@ func (d *Directory) revokeHandles(ctx context.Context, t Target) (Revoked, error
 			in[s.info.ID] = true
 		}
 	}
+	if t.Credential != "" {
+		if _, err := d.o.Vault.Find(t.Credential); err != nil {
+			return Revoked{}, err
+		}
+	}
 	n, err := d.o.Vault.Revoke(ctx, func(h *credential.Handle) bool {
 		return (t.Handle == "" || h.ID == id) && (t.Credential == "" || h.Credential == t.Credential) && (in == nil || in[h.Session])
 	})
 	if n == 0 && err == nil && t.Handle != "" {
-		return Revoked{}, fmt.Errorf("%w: no such handle", ErrInvalid)
+		return Revoked{}, fmt.Errorf("%w: no such handle", ErrUnknownTarget)
 	}
 	return Revoked{Handles: n}, err
 }
 
-// end ends one session: in memory, its streams, its handles, then in the store. For
-// one that has ended it does what is left of that, and keeps why it ended first.
+// end ends one session: in memory, its streams, in the store, and then its handles,
+// which are worth nothing without it. For one that has ended it does what is left of
+// that, and keeps why it ended first.
 func (d *Directory) end(ctx context.Context, s *session, why error, reason, by string) (int, error) {
+	s.finish(d.o.Now(), why, reason, by)
+	d.cutBelow(s)
+	err := d.saveSession(ctx, s)
+	n, rerr := d.o.Vault.RevokeSession(ctx, s.info.ID)
+	return n, errors.Join(err, rerr)
+}
+
+// finish ends a session in memory, unless it has ended.
+func (s *session) finish(now time.Time, why error, reason, by string) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.ended() == nil {
-		s.info.Ended, s.info.EndReason, s.info.EndedBy = d.o.Now().UTC().Truncate(time.Millisecond), reason, by
+		s.info.Ended, s.info.EndReason, s.info.EndedBy = now.UTC().Truncate(time.Millisecond), reason, by
 		s.unsaved.Store(true)
 		s.over.Store(&why)
 	}
-	s.mu.Unlock()
-	s.cut()
-	n, err := d.o.Vault.Revoke(ctx, func(h *credential.Handle) bool { return h.Session == s.info.ID })
-	return n, errors.Join(err, d.saveEnd(ctx, s))
-}
-
-// saveEnd writes how a session ended, unless that is written already.
-func (d *Directory) saveEnd(ctx context.Context, s *session) error {
-	d.change.Lock()
-	defer d.change.Unlock()
-	if !s.unsaved.Load() {
-		return nil
-	}
-	stored := &storedSession{Session: s.snapshot(), Chain: s.asked.Chain, Sum: fmt.Sprintf("%x", s.sum)}
-	version, err := d.save(ctx, sessionPrefix+stored.ID, s.version, stored, stored.Expires.Add(keepEnded))
-	if err != nil {
-		return fmt.Errorf("keeping the end of session %s: %w", stored.ID, err)
-	}
-	s.version = version
-	s.unsaved.Store(false)
-	return nil
 }
 
 // cut closes the connections of the sessions that match selects.
@@ -159,14 +214,14 @@ func (s *session) cut() {
 }
 
 // attach notes c to be closed when the session ends, and returns what undoes it.
-func (s *session) attach(c io.Closer, now time.Time) func() {
+func (s *session) attach(c io.Closer, live func() error) func() {
 	s.mu.Lock()
 	if s.attached == nil {
 		s.attached = map[io.Closer]struct{}{}
 	}
 	s.attached[c] = struct{}{}
 	s.mu.Unlock()
-	if s.live(now) != nil { // it ended before it could be cut
+	if live() != nil { // it ended before it could be cut
 		c.Close()
 	}
 	return func() {

@@ -32,6 +32,7 @@ type Spec struct {
 	Purpose     string         `json:"purpose,omitzero"`
 	TTL         time.Duration  `json:"ttl,omitzero"`   // DefaultTTL when zero
 	Lease       time.Duration  `json:"lease,omitzero"` // ends unless renewed so often; zero: no heartbeat
+	Idle        time.Duration  `json:"idle,omitzero"`  // ends when nothing is asked for so long; zero: never
 	Scope       []policy.Scope `json:"scope,omitzero"`
 	Credentials []string       `json:"credentials,omitzero"`
 	Parent      string         `json:"parent,omitzero"`
@@ -50,6 +51,7 @@ type Session struct {
 	Created     time.Time      `json:"created"`
 	Expires     time.Time      `json:"expires"`
 	Lease       time.Duration  `json:"lease,omitzero"`
+	Idle        time.Duration  `json:"idle,omitzero"`
 	Ended       time.Time      `json:"ended,omitzero"`
 	EndReason   string         `json:"end_reason,omitzero"`
 	EndedBy     string         `json:"ended_by,omitzero"`
@@ -65,8 +67,11 @@ type Created struct {
 // storedSession is a session in the store.
 type storedSession struct {
 	Session
-	Chain []policy.Link `json:"chain"`
-	Sum   string        `json:"sum"` // keyed hash of the token
+	Chain  []policy.Link `json:"chain"`
+	Sum    string        `json:"sum"`             // keyed hash of the token
+	Lapsed bool          `json:"lapsed,omitzero"` // it ended by itself
+	Home   string        `json:"home,omitzero"`   // the replica that hears its heartbeat
+	Used   time.Time     `json:"used,omitzero"`   // of sessions that end when they are idle
 }
 
 // session is a session in memory.
@@ -78,13 +83,18 @@ type session struct {
 	person  *human // nil when the agent acts for nobody
 	parent  *session
 	sum     [sha256.Size]byte
-	version uint64
-	expires int64 // unix nanoseconds
-	renewed atomic.Int64
-	over    atomic.Pointer[error] // why it ended; nil while it goes on
-	unsaved atomic.Bool           // it ended and the store does not know yet
+	expires int64                  // unix nanoseconds
+	renewed atomic.Int64           // unix nanoseconds, as those below
+	used    atomic.Int64           // the last request; only where it ends when idle
+	told    atomic.Int64           // what the store knows of that
+	home    atomic.Pointer[string] // nil: this replica
+	over    atomic.Pointer[error]  // why it ended; nil while it goes on
+	unsaved atomic.Bool            // it ended and the store does not know yet
+	below   atomic.Bool            // there are sessions below it
 
 	mu       sync.Mutex
+	version  uint64
+	round    uint32 // of the directory when it was last told of
 	attached map[io.Closer]struct{}
 }
 
@@ -101,6 +111,10 @@ func (s *session) leaseLost(now time.Time) bool {
 	return s.info.Lease > 0 && now.UnixNano()-s.renewed.Load() > int64(s.info.Lease)
 }
 
+func (s *session) idle(now time.Time) bool {
+	return s.info.Idle > 0 && now.UnixNano()-s.used.Load() > int64(s.info.Idle)
+}
+
 // live returns why the session may not act now, or nil: itself, its agent, its
 // human, and everything above it.
 func (s *session) live(now time.Time) error {
@@ -108,7 +122,7 @@ func (s *session) live(now time.Time) error {
 		if err := s.ended(); err != nil {
 			return err
 		}
-		if s.expired(now) || s.leaseLost(now) {
+		if s.expired(now) || s.leaseLost(now) || s.idle(now) {
 			return ErrSessionExpired
 		}
 		if err := s.agent.barred(); err != nil {
@@ -124,8 +138,6 @@ func (s *session) live(now time.Time) error {
 // CreateSession makes an instance and its session, with a handle for each of the
 // credentials it names.
 func (d *Directory) CreateSession(ctx context.Context, spec Spec) (Created, error) {
-	d.change.Lock()
-	defer d.change.Unlock()
 	now := d.o.Now()
 	stored, err := d.plan(spec, now)
 	if err != nil {
@@ -140,23 +152,31 @@ func (d *Directory) CreateSession(ctx context.Context, spec Spec) (Created, erro
 	if err != nil {
 		return Created{}, err
 	}
-	s.renewed.Store(now.UnixNano())
 	if err := d.noteGiven(ctx, s); err != nil {
 		return Created{}, err
 	}
 	handles, err := d.issue(ctx, s)
-	if err != nil {
-		return Created{}, err
+	if err == nil {
+		err = d.keep(ctx, stored)
 	}
-	s.version, err = d.save(ctx, sessionPrefix+s.info.ID, 0, stored, stored.Expires.Add(keepEnded))
 	if err != nil {
-		_, rerr := d.o.Vault.Revoke(ctx, func(h *credential.Handle) bool { return h.Session == s.info.ID })
-		return Created{}, fmt.Errorf("keeping session: %w", errors.Join(err, rerr))
+		_, rerr := d.o.Vault.RevokeSession(ctx, s.info.ID)
+		return Created{}, errors.Join(err, rerr)
+	}
+	return Created{Session: stored.Session, Token: token, Handles: handles}, nil
+}
+
+// keep writes a new session and then has it in memory, unless it came back by way
+// of the store already.
+func (d *Directory) keep(ctx context.Context, stored *storedSession) error {
+	version, err := d.save(ctx, sessionPrefix+stored.ID, 0, stored, stored.Expires.Add(keepEnded))
+	if err != nil {
+		return fmt.Errorf("keeping session: %w", err)
 	}
 	d.mu.Lock()
-	d.sessions[s.info.ID], d.byToken[s.sum] = s, s
-	d.mu.Unlock()
-	return Created{Session: s.snapshot(), Token: token, Handles: handles}, nil
+	defer d.mu.Unlock()
+	_, err = d.takeSession(stored, version)
+	return err
 }
 
 // plan checks a spec against the agent, the human, the parent and the credentials.
@@ -177,13 +197,22 @@ func (d *Directory) plan(spec Spec, now time.Time) (*storedSession, error) {
 	if spec.Lease != 0 && spec.Lease < time.Second {
 		return nil, fmt.Errorf("%w: lease %v (at least 1s)", ErrInvalid, spec.Lease)
 	}
+	if spec.Idle != 0 && spec.Idle < time.Second {
+		return nil, fmt.Errorf("%w: idle %v (at least 1s)", ErrInvalid, spec.Idle)
+	}
 	if len(spec.Purpose) > 500 || strings.ContainsAny(spec.Purpose, "\r\n\x00") {
 		return nil, fmt.Errorf("%w: purpose (one line of at most 500 bytes)", ErrInvalid)
 	}
 	s := &storedSession{Session: Session{
 		ID: credential.NewID("s_", 12), Agent: spec.Agent, Instance: credential.NewID("i_", 8), Human: spec.Human, Purpose: spec.Purpose,
-		Scope: spec.Scope, Credentials: spec.Credentials, Parent: spec.Parent, Created: now.UTC(), Expires: now.Add(spec.TTL).UTC(), Lease: spec.Lease,
+		Scope: spec.Scope, Credentials: spec.Credentials, Parent: spec.Parent, Created: now.UTC(), Expires: now.Add(spec.TTL).UTC(), Lease: spec.Lease, Idle: spec.Idle,
 	}}
+	if spec.Lease > 0 {
+		s.Home = d.o.Replica
+	}
+	if spec.Idle > 0 {
+		s.Used = s.Created
+	}
 	if err := d.inherit(s, now); err != nil {
 		return nil, err
 	}
@@ -278,8 +307,12 @@ func (d *Directory) revive(st *storedSession) (*session, error) {
 		return nil, err
 	}
 	if st.Parent != "" && s.parent == nil || !st.Ended.IsZero() {
-		s.over.Store(new(ErrSessionRevoked))
+		s.over.Store(new(st.why()))
 	}
+	if s.parent != nil {
+		s.parent.below.Store(true)
+	}
+	s.note(st)
 	if st.Human != "" {
 		iss, sub, email, err := ParseHuman(st.Human)
 		if err != nil {
@@ -307,6 +340,19 @@ func (d *Directory) Sessions() []Session {
 	return out
 }
 
+// Open is how many sessions have not ended.
+func (d *Directory) Open() int {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	n := 0
+	for _, s := range d.sessions {
+		if s.ended() == nil {
+			n++
+		}
+	}
+	return n
+}
+
 // Session returns the session of that id or [ErrUnknownSession].
 func (d *Directory) Session(id string) (Session, error) {
 	d.mu.RLock()
@@ -323,8 +369,26 @@ func (s *session) snapshot() Session {
 	return s.info
 }
 
-// Renew is the heartbeat of a session with a lease.
-func (d *Directory) Renew(id string) error {
+// why is the error that tells of an ended session.
+func (st *storedSession) why() error {
+	if st.Lapsed {
+		return ErrSessionExpired
+	}
+	return ErrSessionRevoked
+}
+
+// note takes over what changes in a session that goes on.
+func (s *session) note(st *storedSession) {
+	s.home.Store(&st.Home)
+	if used := st.Used.UnixNano(); !st.Used.IsZero() {
+		s.told.Store(max(used, s.told.Load()))
+		s.used.Store(max(used, s.used.Load()))
+	}
+}
+
+// Renew is the heartbeat of a session with a lease. The replica that hears it is the
+// session's home from then on.
+func (d *Directory) Renew(ctx context.Context, id string) error {
 	d.mu.RLock()
 	s := d.sessions[id]
 	d.mu.RUnlock()
@@ -335,5 +399,9 @@ func (d *Directory) Renew(id string) error {
 		return err
 	}
 	s.renewed.Store(d.o.Now().UnixNano())
+	if home := s.home.Load(); s.info.Lease > 0 && home != nil && *home != d.o.Replica {
+		s.home.Store(&d.o.Replica)
+		return d.saveSession(ctx, s)
+	}
 	return nil
 }

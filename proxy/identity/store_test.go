@@ -48,7 +48,10 @@ func TestEndsThatTheStoreDidNotTake(t *testing.T) {
 		}, ErrSessionRevoked},
 		"suspend": {func(f *fixture, _ Created) error { return f.SuspendAgent(ctx, "bot", "test") }, ErrAgentSuspended},
 		"retire":  {func(f *fixture, _ Created) error { _, err := f.RetireAgent(ctx, "bot", "test", "me"); return err }, ErrSessionRevoked},
-		"human":   {func(f *fixture, _ Created) error { return f.SuspendHuman(ctx, "alice@acme.com", true) }, ErrHumanSuspended},
+		"human": {func(f *fixture, _ Created) error {
+			_, err := f.SuspendHuman(ctx, "alice@acme.com", "odd", "me")
+			return err
+		}, ErrHumanSuspended},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := directory(t)
@@ -166,7 +169,7 @@ func TestRevokeHandlesOfSome(t *testing.T) {
 			t.Errorf("session %s: revoked is not %v", id, want)
 		}
 	}
-	if _, err := f.Revoke(ctx, Target{Agent: "bot", Handle: theirs.Handles["org-gh"]}, "test", "me"); !errors.Is(err, ErrInvalid) {
+	if _, err := f.Revoke(ctx, Target{Agent: "bot", Handle: theirs.Handles["org-gh"]}, "test", "me"); !errors.Is(err, ErrUnknownTarget) {
 		t.Errorf("a handle of another agent: %v", err)
 	}
 	if _, err := f.Revoke(ctx, Target{Handle: theirs.Handles["org-gh"]}, "test", "me"); err != nil {

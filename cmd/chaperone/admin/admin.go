@@ -7,6 +7,7 @@ import (
 
 	"chaperone/credential"
 	"chaperone/proxy/identity"
+	"chaperone/store/replica"
 )
 
 // AgentSpec registers an agent.
@@ -26,6 +27,9 @@ type Change struct {
 type Retired struct {
 	Agent   string   `json:"agent"`
 	Residue []string `json:"residue"`
+
+	Replicas    []replica.Ack `json:"replicas"`
+	Unconfirmed string        `json:"unconfirmed,omitzero"`
 }
 
 // CredentialSpec adds a credential. The secret travels over the socket only.

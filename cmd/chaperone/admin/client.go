@@ -99,21 +99,6 @@ func (c *Client) Agent(ctx context.Context, name string) (identity.Agent, error)
 	return ask[identity.Agent](ctx, c, "GET", "/v1/agents/"+url.PathEscape(name), nil)
 }
 
-// Suspend bars an agent until it is resumed.
-func (c *Client) Suspend(ctx context.Context, name string, in Change) (identity.Agent, error) {
-	return ask[identity.Agent](ctx, c, "POST", "/v1/agents/"+url.PathEscape(name)+"/suspend", in)
-}
-
-// Resume lifts a suspension.
-func (c *Client) Resume(ctx context.Context, name string, in Change) (identity.Agent, error) {
-	return ask[identity.Agent](ctx, c, "POST", "/v1/agents/"+url.PathEscape(name)+"/resume", in)
-}
-
-// Retire ends an agent for good.
-func (c *Client) Retire(ctx context.Context, name string, in Change) (Retired, error) {
-	return ask[Retired](ctx, c, "POST", "/v1/agents/"+url.PathEscape(name)+"/retire", in)
-}
-
 // AddCredential seals a secret.
 func (c *Client) AddCredential(ctx context.Context, in CredentialSpec) (credential.Credential, error) {
 	return ask[credential.Credential](ctx, c, "POST", "/v1/credentials", in)
@@ -159,11 +144,6 @@ func (c *Client) Session(ctx context.Context, id string) (Shown, error) {
 func (c *Client) Heartbeat(ctx context.Context, id string) error {
 	_, err := ask[none](ctx, c, "POST", "/v1/sessions/"+url.PathEscape(id)+"/heartbeat", none{})
 	return err
-}
-
-// Revoke ends sessions or handles.
-func (c *Client) Revoke(ctx context.Context, in Revocation) (identity.Revoked, error) {
-	return ask[identity.Revoked](ctx, c, "POST", "/v1/revoke", in)
 }
 
 // Reload has the proxy read policy and catalogue again.

@@ -18,6 +18,7 @@ import (
 	"chaperone/credential"
 	"chaperone/policy/action"
 	"chaperone/proxy/identity"
+	"chaperone/store/replica"
 )
 
 // Options of a [Server]. All fields must be set.
@@ -35,6 +36,11 @@ type Options struct {
 	Flush func() error
 	// ProxyURL is the proxy's address as agents dial it, with their credentials.
 	ProxyURL func(agent, token string) string
+	// Replicas lists those that share the store, with this one.
+	Replicas func() []replica.Status
+	// Confirm asks all replicas whether they have taken over what was changed, and
+	// waits for them some time.
+	Confirm func(context.Context) ([]replica.Ack, error)
 }
 
 // Server answers on the admin socket.
@@ -66,6 +72,10 @@ func New(o Options) *Server {
 	mux.Handle("GET /v1/sessions/{id}", answer(s.session))
 	mux.Handle("POST /v1/sessions/{id}/heartbeat", answer(s.heartbeat))
 	mux.Handle("POST /v1/revoke", answer(s.revoke))
+	mux.Handle("GET /v1/replicas", answer(s.replicas))
+	mux.Handle("GET /v1/humans", answer(s.humans))
+	mux.Handle("POST /v1/humans/suspend", answer(s.suspendHuman))
+	mux.Handle("POST /v1/humans/resume", answer(s.resumeHuman))
 	mux.Handle("POST /v1/reload", answer(s.reload))
 	mux.Handle("POST /v1/log/flush", answer(s.flush))
 	mux.Handle("GET /v1/status", answer(s.status))
@@ -162,7 +172,7 @@ func decode(w http.ResponseWriter, r *http.Request, in any) error {
 }
 
 func statusOf(err error) int {
-	for _, known := range []error{identity.ErrUnknownAgent, identity.ErrUnknownSession, credential.ErrUnknown} {
+	for _, known := range []error{identity.ErrUnknownAgent, identity.ErrUnknownSession, identity.ErrUnknownTarget, credential.ErrUnknown} {
 		if errors.Is(err, known) {
 			return http.StatusNotFound
 		}
@@ -182,25 +192,6 @@ func (s *Server) agents(*http.Request, none) ([]identity.Agent, error) {
 
 func (s *Server) agent(r *http.Request, _ none) (identity.Agent, error) {
 	return s.o.Directory.Agent(r.PathValue("id"))
-}
-
-func (s *Server) suspend(r *http.Request, in Change) (identity.Agent, error) {
-	if err := s.o.Directory.SuspendAgent(r.Context(), r.PathValue("id"), in.Reason); err != nil {
-		return identity.Agent{}, err
-	}
-	return s.o.Directory.Agent(r.PathValue("id"))
-}
-
-func (s *Server) resume(r *http.Request, _ Change) (identity.Agent, error) {
-	if err := s.o.Directory.ResumeAgent(r.Context(), r.PathValue("id")); err != nil {
-		return identity.Agent{}, err
-	}
-	return s.o.Directory.Agent(r.PathValue("id"))
-}
-
-func (s *Server) retire(r *http.Request, in Change) (Retired, error) {
-	residue, err := s.o.Directory.RetireAgent(r.Context(), r.PathValue("id"), in.Reason, in.By)
-	return Retired{Agent: r.PathValue("id"), Residue: residue}, err
 }
 
 func (s *Server) addCredential(r *http.Request, in CredentialSpec) (credential.Credential, error) {
@@ -302,11 +293,7 @@ func (s *Server) session(r *http.Request, _ none) (Shown, error) {
 }
 
 func (s *Server) heartbeat(r *http.Request, _ none) (none, error) {
-	return none{}, s.o.Directory.Renew(r.PathValue("id"))
-}
-
-func (s *Server) revoke(r *http.Request, in Revocation) (identity.Revoked, error) {
-	return s.o.Directory.Revoke(r.Context(), in.Target, in.Reason, in.By)
+	return none{}, s.o.Directory.Renew(r.Context(), r.PathValue("id"))
 }
 
 func (s *Server) reload(r *http.Request, _ none) (Status, error) {

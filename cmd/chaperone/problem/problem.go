@@ -13,6 +13,7 @@ import (
 	"chaperone/policy/action"
 	"chaperone/proxy/identity"
 	"chaperone/store"
+	"chaperone/store/replica"
 )
 
 // Exit codes of the program.
@@ -71,6 +72,13 @@ var hints = []struct {
 	{credential.ErrSource, "see that the source can be reached from where `chaperone serve` runs, as its user"},
 	{credential.ErrInvalid, "see `chaperone credential add --help` for the accepted forms"},
 	{credential.ErrKey, "use the key with which this state directory was begun; without it the credentials in it cannot be opened"},
+	{identity.ErrUnknownTarget, "see `chaperone session list` and `chaperone credential list`; nothing was revoked"},
+	{store.ErrStale, "the store has been away for longer than store_stale allows; see `chaperone replicas`"},
+	{store.ErrUnavailable, "see that Redis runs and can be reached from here; what is known goes on for as long as store_stale says, and nothing new can be made meanwhile"},
+	{store.ErrRefused, "mend Redis as the message says; docs/replicas.md has what it needs"},
+	{store.ErrKey, "give all replicas the same installation key: copy state/key of the first, or set key: in config.yaml"},
+	{store.ErrConflict, "another replica changed it at the same time; look at it and try again"},
+	{replica.ErrTwin, "each replica needs a state directory of its own; delete state/replica in a copied one"},
 	{store.ErrInUse, "stop the other `chaperone serve`, or give this one a state directory of its own (state: in config.yaml)"},
 	{audit.ErrInUse, "stop the other program that writes this log, or set log.path in config.yaml"},
 	{audit.ErrLog, "see that the disk has room and that the log's directory can be written"},

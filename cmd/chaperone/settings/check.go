@@ -9,8 +9,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"chaperone/store/redis"
 )
 
 // check collects what is wrong with decoded settings, each with the line of the
@@ -71,15 +74,13 @@ func (c *check) settings(s *Settings) {
 	if path, ok := strings.CutPrefix(s.Admin, "unix:"); s.Admin != "" && (!ok || path == "") {
 		c.fault(at("admin"), "%q is not unix:PATH", s.Admin)
 	}
-	if s.Store != "bolt" {
-		c.fault(at("store"), "%q is not a store that this program has; use bolt", s.Store)
-	}
+	c.store(s)
 	if s.State == "" {
 		c.fault(at("state"), "must not be empty")
 	}
 	c.pair(at("tls"), s.TLS)
 	c.pair(at("ca"), s.CA)
-	c.reference(s.Key)
+	c.reference(at("key"), s.Key)
 	if s.UnknownHosts != DenyUnknown && s.UnknownHosts != TunnelUnknown {
 		c.fault(at("unknown_hosts"), "%q is neither deny nor tunnel", s.UnknownHosts)
 	}
@@ -113,7 +114,26 @@ func (c *check) pair(path []string, p Pair) {
 	}
 }
 
-func (c *check) reference(r Reference) {
+func (c *check) store(s *Settings) {
+	if s.Store != "bolt" {
+		if _, err := redis.ParseAddress(s.Store); err != nil && redis.IsAddress(s.Store) {
+			c.fault(at("store"), "%v", err)
+		} else if err != nil {
+			c.fault(at("store"), "%q is not a store that this program has; use bolt or redis://HOST:PORT", s.Store)
+		}
+	}
+	if s.StoreStale < time.Second {
+		c.fault(at("store_stale"), "%v is too short to bridge anything (at least 1s)", s.StoreStale)
+	}
+	if err := redis.CheckPrefix(s.Redis.Prefix); err != nil {
+		c.fault(at("redis", "prefix"), "%v", err)
+	}
+	c.pair(at("redis"), Pair{s.Redis.Cert, s.Redis.Key})
+	c.reference(at("redis", "password"), s.Redis.Password)
+	c.reference(at("redis", "sentinel_password"), s.Redis.SentinelPassword)
+}
+
+func (c *check) reference(path []string, r Reference) {
 	n := 0
 	for _, set := range []bool{r.File != "", r.Env != "", len(r.Command) > 0} {
 		if set {
@@ -121,7 +141,7 @@ func (c *check) reference(r Reference) {
 		}
 	}
 	if n > 1 {
-		c.fault(at("key"), "file, env and command exclude each other")
+		c.fault(path, "file, env and command exclude each other")
 	}
 }
 
@@ -178,7 +198,8 @@ func (s *Settings) settle(dir string) {
 	if s.Log.Checkpoints.Key == "" {
 		s.Log.Checkpoints.Key = filepath.Join(s.State, "log.key")
 	}
-	paths := []*string{&s.Log.Checkpoints.Key, &s.State, &s.Admin, &s.Log.Path, &s.Policy.Path, &s.Key.File, &s.CA.Cert, &s.CA.Key, &s.TLS.Cert, &s.TLS.Key}
+	paths := []*string{&s.Log.Checkpoints.Key, &s.State, &s.Admin, &s.Log.Path, &s.Policy.Path, &s.Key.File, &s.CA.Cert, &s.CA.Key, &s.TLS.Cert, &s.TLS.Key,
+		&s.Redis.Password.File, &s.Redis.SentinelPassword.File, &s.Redis.Cert, &s.Redis.Key}
 	for i := range s.Log.Checkpoints.To {
 		paths = append(paths, &s.Log.Checkpoints.To[i])
 	}
@@ -197,6 +218,9 @@ func (s *Settings) settle(dir string) {
 	}
 	for i := range s.Upstream.Roots {
 		paths = append(paths, &s.Upstream.Roots[i])
+	}
+	for i := range s.Redis.Roots {
+		paths = append(paths, &s.Redis.Roots[i])
 	}
 	for i := range s.Catalogues {
 		paths = append(paths, &s.Catalogues[i])

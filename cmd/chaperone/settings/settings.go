@@ -29,6 +29,8 @@ type Settings struct {
 	Metrics      string           `yaml:"metrics"`
 	State        string           `yaml:"state"`
 	Store        string           `yaml:"store"`
+	StoreStale   time.Duration    `yaml:"store_stale"`
+	Redis        Redis            `yaml:"redis"`
 	Key          Reference        `yaml:"key"`
 	CA           Pair             `yaml:"ca"`
 	Policy       Policy           `yaml:"policy"`
@@ -55,6 +57,17 @@ type Reference struct {
 	File    string   `yaml:"file"`
 	Env     string   `yaml:"env"`
 	Command []string `yaml:"command"`
+}
+
+// Redis is about a store that several replicas share.
+type Redis struct {
+	Password         Reference `yaml:"password"`
+	SentinelUser     string    `yaml:"sentinel_user"`
+	SentinelPassword Reference `yaml:"sentinel_password"`
+	Prefix           string    `yaml:"prefix"`
+	Roots            []string  `yaml:"roots"`
+	Cert             string    `yaml:"cert"`
+	Key              string    `yaml:"key"`
 }
 
 // Policy says which policy decides. An empty path is the policy in the program.
@@ -112,7 +125,7 @@ const (
 // Default returns the settings of an empty file.
 func Default() *Settings {
 	return &Settings{
-		Listen: "127.0.0.1:8080", State: "state", Store: "bolt",
+		Listen: "127.0.0.1:8080", State: "state", Store: "bolt", StoreStale: 30 * time.Second, Redis: Redis{Prefix: "chaperone"},
 		Log: Log{Sync: time.Second, MaxSize: 256 << 20, MaxAge: 7 * 24 * time.Hour, Pack: true, Checkpoints: Checkpoints{Every: time.Minute, Lines: 10000}}, UnknownHosts: DenyUnknown, Drain: 30 * time.Second,
 	}
 }

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"chaperone/cmd/chaperone/admin"
+	"chaperone/store/replica"
+)
+
+func (a *app) replicasVerb() *cobra.Command {
+	return &cobra.Command{
+		Use: "replicas", Short: "List the replicas that share the store, and where they differ", Args: noArguments,
+		Long: `List the replicas that share the store. VIEW is how old a replica's view of the store is,
+and LAG how many changes it had not taken over when it last told. A policy, configuration
+or CA that differs from this replica's is marked with !.`,
+		RunE: a.withAdmin(func(ctx context.Context, client *admin.Client, _ []string) error {
+			all, err := client.Replicas(ctx)
+			if err != nil {
+				return err
+			}
+			return a.print(all, func(w io.Writer) { describeReplicas(w, all) })
+		}),
+	}
+}
+
+func describeReplicas(w io.Writer, all []replica.Status) {
+	var self replica.Status
+	for _, s := range all {
+		if s.Self {
+			self = s
+		}
+	}
+	row(w, "REPLICA", "STATE", "HOST", "LISTEN", "VERSION", "POLICY", "CONFIG", "CA", "SESSIONS", "VIEW", "LAG", "SKEW")
+	for _, s := range all {
+		row(w, s.ID, replicaState(&s), s.Host, s.Listen, differing(s.Version, self.Version), differing(short(s.Policy), short(self.Policy)),
+			differing(s.Config, self.Config), differing(s.CA, self.CA), s.Sessions, s.Age.Round(time.Millisecond), s.Lag, s.Skew.Round(time.Millisecond))
+	}
+}
+
+func replicaState(s *replica.Status) string {
+	switch {
+	case s.Self && s.Draining:
+		return "this one, draining"
+	case s.Self:
+		return "this one"
+	case !s.Alive:
+		return "silent for " + s.Quiet.Round(time.Second).String()
+	case s.Draining:
+		return "draining"
+	}
+	return "alive"
+}
+
+// differing marks what is not as it is here.
+func differing(there, here string) string {
+	if there != here {
+		return there + " !"
+	}
+	return there
+}
+
+// short is as much of a digest as tells it from another.
+func short(digest string) string { return digest[:min(len(digest), 12)] }
+
+// acknowledged says which replicas know of a change.
+func acknowledged(w io.Writer, acks []replica.Ack, unconfirmed string) {
+	if unconfirmed != "" {
+		fmt.Fprintf(w, "in force here; whether other replicas know is not known: %s\n", unconfirmed)
+		return
+	}
+	for _, a := range acks {
+		if a.Done {
+			fmt.Fprintf(w, "in force on %s (%s) after %v\n", a.ID, a.Host, a.Took.Round(time.Millisecond))
+		} else {
+			fmt.Fprintf(w, "NOT confirmed by %s (%s): %s; it refuses everything once its view is older than store_stale\n", a.ID, a.Host, a.Why)
+		}
+	}
+}
+
+func (a *app) humanVerbs() *cobra.Command {
+	return group("human", "Suspend all that acts for a human", a.humanList(), a.humanSuspend(), a.humanResume())
+}
+
+func (a *app) humanList() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the humans for whom agents act or acted", Args: noArguments,
+		RunE: a.withAdmin(func(ctx context.Context, client *admin.Client, _ []string) error {
+			all, err := client.Humans(ctx)
+			if err != nil {
+				return err
+			}
+			return a.print(all, func(w io.Writer) {
+				row(w, "HUMAN", "STATE", "SINCE", "BY", "REASON")
+				for _, h := range all {
+					state, since := "active", ""
+					if h.Suspended {
+						state = "suspended"
+					}
+					if !h.Changed.IsZero() {
+						since = moment(h.Changed)
+					}
+					row(w, h.ID, state, since, h.By, h.Reason)
+				}
+			})
+		}),
+	}
+}
+
+func (a *app) humanSuspend() *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use: "suspend HUMAN", Short: "Bar all that acts for a human, at once and everywhere, until it is resumed", Args: arguments("HUMAN"),
+		RunE: a.withAdmin(func(ctx context.Context, client *admin.Client, args []string) error {
+			h, err := client.SuspendHuman(ctx, admin.HumanChange{ID: args[0], Change: admin.Change{Reason: reason, By: a.user()}})
+			if err != nil {
+				return err
+			}
+			return a.print(h, func(w io.Writer) {
+				fmt.Fprintf(w, "what acts for %s is barred; its streams were cut, its sessions wait for `chaperone human resume %s`\n", h.ID, h.ID)
+				acknowledged(w, h.Replicas, h.Unconfirmed)
+			})
+		}),
+	}
+	c.Flags().StringVar(&reason, "reason", "", "`TEXT` that says why")
+	return c
+}
+
+func (a *app) humanResume() *cobra.Command {
+	return &cobra.Command{
+		Use: "resume HUMAN", Short: "Lift a suspension", Args: arguments("HUMAN"),
+		RunE: a.withAdmin(func(ctx context.Context, client *admin.Client, args []string) error {
+			h, err := client.ResumeHuman(ctx, admin.HumanChange{ID: args[0], Change: admin.Change{By: a.user()}})
+			if err != nil {
+				return err
+			}
+			return a.print(h, func(w io.Writer) { fmt.Fprintf(w, "agents may act for %s again\n", h.ID) })
+		}),
+	}
+}

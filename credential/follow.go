@@ -1,0 +1,169 @@
+package credential
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"chaperone/store"
+)
+
+// The vault follows a store: what other replicas did is taken over as they did it. A
+// handle that was revoked stays revoked here even where the store forgets that.
+
+// Prefixes implements [store.Consumer].
+func (v *Vault) Prefixes() []string { return []string{credentialPrefix, handlePrefix} }
+
+// Begin implements [store.Consumer].
+func (v *Vault) Begin() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.round++
+}
+
+// Take implements [store.Consumer].
+func (v *Vault) Take(c store.Change) error {
+	if id, ok := strings.CutPrefix(c.Entry.Name, handlePrefix); ok {
+		if c.Gone {
+			v.loseHandle(id)
+			return nil
+		}
+		var s storedHandle
+		var sum [sha256.Size]byte
+		err := json.Unmarshal(c.Entry.Value, &s)
+		if err == nil && len(s.Sum) != hex.EncodedLen(len(sum)) {
+			err = hex.ErrLength
+		}
+		if err == nil {
+			_, err = hex.Decode(sum[:], []byte(s.Sum))
+		}
+		if err != nil {
+			return fmt.Errorf("handle: %w", err)
+		}
+		v.takeHandle(id, &s, sum, c.Seq)
+		return nil
+	}
+	id := strings.TrimPrefix(c.Entry.Name, credentialPrefix)
+	if c.Gone {
+		v.loseCredential(id, c.Seq)
+		return nil
+	}
+	k := new(kept)
+	err := json.Unmarshal(c.Entry.Value, k)
+	if err == nil {
+		err = k.settle()
+	}
+	if err != nil {
+		return fmt.Errorf("credential %q: %w", id, err)
+	}
+	v.takeCredential(k, c.Seq)
+	return nil
+}
+
+// takeHandle takes over a handle that the store has.
+func (v *Vault) takeHandle(id string, s *storedHandle, sum [sha256.Size]byte, version uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	k := v.credentials[s.Credential] // nil, and the handle revoked, if it was removed
+	if h := v.byID[id]; h != nil {
+		if h.revoked.Load() && (version > h.version || h.round != v.round) { // it lives again by a store that forgot
+			h.gone.Store(false)
+			v.doomed[h] = struct{}{}
+		}
+		h.round = v.round
+		if h.cred.Load() == nil {
+			h.cred.Store(k)
+		}
+		return
+	}
+	h := &Handle{ID: id, Credential: s.Credential, Service: s.Service, Session: s.Session, Expires: s.Expires, sum: sum, version: version, round: v.round}
+	if k != nil { // the same text once, whatever the number of handles
+		h.Credential, h.Service = k.ID, k.Service
+	}
+	if others := v.bySession[s.Session]; len(others) > 0 {
+		h.Session = others[0].Session
+	}
+	h.cred.Store(k)
+	v.byID[id] = h
+	v.bySession[h.Session] = append(v.bySession[h.Session], h)
+}
+
+// loseHandle revokes a handle that the store has no more. It is kept in memory until
+// it expires, so that it is known for what it is.
+func (v *Vault) loseHandle(id string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if h := v.byID[id]; h != nil {
+		h.revoked.Store(true)
+		h.gone.Store(true)
+		delete(v.doomed, h)
+	}
+}
+
+// takeCredential takes over a credential that the store has.
+func (v *Vault) takeCredential(k *kept, version uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	old := v.credentials[k.ID]
+	if old != nil && old.round == v.round && old.version >= version {
+		return
+	}
+	k.version, k.round = version, v.round
+	switch {
+	case old == nil:
+		v.credentials[k.ID] = k
+		return
+	case old.version == version && string(old.Sealed) == string(k.Sealed): // told again, and nothing is new
+		old.round = v.round
+		return
+	case !old.Created.Equal(k.Created): // removed, and another made under its name
+		old.removed.Store(true)
+		v.credentials[k.ID] = k
+		return
+	}
+	v.credentials[k.ID] = k
+	for _, h := range v.byID {
+		if h.cred.Load() == old {
+			h.cred.Store(k)
+		}
+	}
+	old.open.Store(nil)
+}
+
+// loseCredential closes a credential that another replica removed.
+func (v *Vault) loseCredential(id string, version uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if k := v.credentials[id]; k != nil && k.version < version {
+		k.removed.Store(true)
+		k.open.Store(nil)
+		delete(v.credentials, id)
+	}
+}
+
+// Loaded implements [store.Consumer].
+func (v *Vault) Loaded() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for id, k := range v.credentials {
+		if k.round != v.round {
+			k.removed.Store(true)
+			k.open.Store(nil)
+			delete(v.credentials, id)
+		}
+	}
+	for _, h := range v.byID {
+		switch {
+		case h.round == v.round:
+			if h.cred.Load() == nil {
+				h.cred.Store(v.credentials[h.Credential])
+			}
+		case h.revoked.Load(): // kept, so that it does not live again when the store remembers it
+		default:
+			h.revoked.Store(true)
+			v.drop(h)
+		}
+	}
+}

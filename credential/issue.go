@@ -1,0 +1,146 @@
+package credential
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"chaperone/store"
+)
+
+// Issue makes a handle of the given prefix for a credential in a session. The
+// handle is returned once and kept as a keyed hash only.
+func (v *Vault) Issue(ctx context.Context, credential, session, prefix string, expires time.Time) (string, error) {
+	v.mu.RLock()
+	k := v.credentials[credential]
+	v.mu.RUnlock()
+	if k == nil || k.removed.Load() {
+		return "", fmt.Errorf("%w: %s", ErrUnknown, credential)
+	}
+	text, id := newHandle(prefix)
+	p, _ := payload(text)
+	if k.place.kind == KindAWS {
+		text, id = newAWSHandle()
+		p = text
+	}
+	sum := v.handles.sum(p)
+	stored := storedHandle{credential, k.Service, session, expires, hex.EncodeToString(sum[:])}
+	b, err := json.Marshal(stored)
+	if err != nil {
+		return "", err
+	}
+	e, err := v.kv.Save(ctx, store.Entry{Name: handlePrefix + id, Value: b, Expires: expires})
+	if err != nil {
+		return "", fmt.Errorf("keeping handle: %w", err)
+	}
+	v.takeHandle(id, &stored, sum, e.Version)
+	return text, nil
+}
+
+// Handles returns the handles of a session, by credential.
+func (v *Vault) Handles(session string) []*Handle {
+	v.mu.RLock()
+	out := slices.Clone(v.bySession[session])
+	v.mu.RUnlock()
+	slices.SortFunc(out, func(a, b *Handle) int { return strings.Compare(a.Credential, b.Credential) })
+	return out
+}
+
+// Revoke revokes the handles that match selects, at once, and returns how many.
+// After an error the store still has some of them; Settle tries those again, and
+// Revoke may be called again.
+func (v *Vault) Revoke(ctx context.Context, match func(*Handle) bool) (int, error) {
+	var hit []*Handle
+	v.mu.RLock()
+	for _, h := range v.byID {
+		if match(h) {
+			hit = append(hit, h)
+		}
+	}
+	v.mu.RUnlock()
+	return v.revoke(ctx, hit)
+}
+
+// RevokeSession revokes the handles of a session, as Revoke does.
+func (v *Vault) RevokeSession(ctx context.Context, session string) (int, error) {
+	return v.revoke(ctx, v.Handles(session))
+}
+
+func (v *Vault) revoke(ctx context.Context, hit []*Handle) (int, error) {
+	hit = slices.DeleteFunc(hit, func(h *Handle) bool { return h.gone.Load() })
+	v.mu.Lock()
+	for _, h := range hit {
+		h.revoked.Store(true)
+		v.doomed[h] = struct{}{}
+	}
+	v.mu.Unlock()
+	var errs error
+	for _, h := range hit {
+		if err := v.forget(ctx, h); err != nil {
+			errs = fmt.Errorf("forgetting handles: %w", err)
+		}
+	}
+	return len(hit), errs
+}
+
+// forget deletes a handle from the store: it is not known after a restart, and so
+// refused then as well.
+func (v *Vault) forget(ctx context.Context, h *Handle) error {
+	if err := v.kv.Delete(ctx, handlePrefix+h.ID); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	delete(v.doomed, h)
+	v.mu.Unlock()
+	h.gone.Store(true)
+	return nil
+}
+
+// Settle tries again to delete the revoked handles that the store still has.
+func (v *Vault) Settle(ctx context.Context) error {
+	v.mu.RLock()
+	var left []*Handle
+	for h := range v.doomed {
+		left = append(left, h)
+	}
+	v.mu.RUnlock()
+	var errs error
+	for _, h := range left {
+		errs = errors.Join(errs, v.forget(ctx, h))
+	}
+	return errs
+}
+
+// Sweep forgets handles that expired an hour before now.
+func (v *Vault) Sweep(now time.Time) {
+	var old []*Handle
+	v.mu.RLock()
+	for _, h := range v.byID {
+		if now.Sub(h.Expires) > time.Hour {
+			old = append(old, h)
+		}
+	}
+	v.mu.RUnlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, h := range old {
+		v.drop(h)
+	}
+}
+
+// drop forgets a handle here. The caller holds v.mu.
+func (v *Vault) drop(h *Handle) {
+	delete(v.byID, h.ID)
+	delete(v.doomed, h)
+	left := slices.DeleteFunc(v.bySession[h.Session], func(x *Handle) bool { return x == h })
+	if len(left) == 0 {
+		delete(v.bySession, h.Session)
+		return
+	}
+	v.bySession[h.Session] = left
+}
