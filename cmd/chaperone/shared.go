@@ -48,7 +48,11 @@ const boltFile = "chaperone.db"
 // openStore opens the store that text names, under the other settings.
 func openStore(ctx context.Context, s *settings.Settings, text string, key credential.Key) (store.Feed, error) {
 	if path, ok := boltPath(s, text); ok {
-		return bolt.Open(path, bolt.Options{})
+		db, err := bolt.Open(path, bolt.Options{})
+		if err != nil {
+			return nil, err
+		}
+		return db, nil
 	}
 	address, err := redis.ParseAddress(text)
 	if err != nil {
@@ -65,7 +69,11 @@ func openStore(ctx context.Context, s *settings.Settings, text string, key crede
 		return nil, err
 	}
 	redis.Silence()
-	return redis.Open(ctx, o)
+	db, err := redis.Open(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return db, nil
 }
 
 // redisTLS is how Redis is known, and how it knows this program.

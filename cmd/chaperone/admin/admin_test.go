@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"chaperone/policy/action"
 	"chaperone/proxy/identity"
 	"chaperone/store/bolt"
+	"chaperone/store/replica"
 )
 
 // open starts a server on a real socket and returns a client of it.
@@ -46,6 +48,8 @@ func open(t *testing.T) (*Client, *credential.Vault) {
 	s := New(Options{
 		Directory: directory, Vault: vault, Catalogue: func() *action.Catalogue { return catalogue }, Metrics: http.NotFoundHandler(), Logger: slog.New(slog.DiscardHandler),
 		Status:   func() Status { return Status{Ready: true, Trust: dir} },
+		Confirm:  func(context.Context) ([]replica.Ack, error) { return []replica.Ack{{ID: "r", Done: true}}, nil },
+		Replicas: func() []replica.Status { return nil },
 		ProxyURL: func(agent, token string) string { return "http://" + agent + ":" + token + "@proxy" },
 	})
 	path := filepath.Join(dir, "s")

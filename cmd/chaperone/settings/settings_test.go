@@ -19,7 +19,7 @@ func TestFaults(t *testing.T) {
 		{"empty where that weakens", "state: ''\n", "line 1: state: must not be empty"},
 		{"half a pair", "ca: {cert: x}\n", "line 1: ca: cert and key come together"},
 		{"two references", "key: {file: x, env: Y}\n", "line 1: key: file, env and command exclude each other"},
-		{"store", "store: sqlite\n", `line 1: store: "sqlite" is not a store that this program has; use bolt`},
+		{"store", "store: sqlite\n", `line 1: store: "sqlite" is not a store that this program has; use bolt or redis://HOST:PORT`},
 		{"upstream", "upstream:\n  allow_private: [10.0.0.0/8, here]\n  resolve: {a.example: b}\n  proxy: http://u:p@h:1\n", `line 2: upstream.allow_private.1: "here" is neither a network (10.0.0.0/8), an address nor HOST:PORT|line 3: upstream.resolve.a.example: "b" is not ADDRESS:PORT|line 4: upstream.proxy: a password does not belong into this file`},
 		{"services", "services: [{service: a}, {service: a}, {}]\n", "line 1: services.1: service a stands twice|line 1: services.2: service: the name is missing"},
 		{"negative", "drain: -1s\nlog: {keep: -1}\n", "line 1: drain: -1s is negative|line 2: log: max_size, max_age and keep must not be negative"},
