@@ -54,3 +54,4 @@ const sdks = {
   },
 };
 for (const name of process.argv.slice(2)) await sdks[name]();
+process.exit(0); // Stripe keeps a connection for a minute
