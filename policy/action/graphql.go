@@ -261,7 +261,8 @@ func (w *rootsWalk) fields(doc *ast.QueryDocument, op *ast.OperationDefinition, 
 }
 
 // root is the action of one root field. What a mutation does to whom is said by
-// opaque ids, so it is never on a resource, and its level errs upwards.
+// opaque ids, so it is never on a resource; one that the catalogue does not have is
+// admin.
 func (k *compiled) root(kind ast.Operation, name string) policy.Act {
 	if op := k.keyed[string(kind)+"."+name]; op != nil {
 		return policy.Act{Action: op.action, Resource: policy.Resource{Keys: anyResource}}
@@ -269,23 +270,6 @@ func (k *compiled) root(kind ast.Operation, name string) policy.Act {
 	access := policy.AccessRead
 	if kind == ast.Mutation {
 		access = policy.AccessAdmin
-		if level, ok := mutations[name]; ok {
-			access = level
-		}
 	}
 	return policy.Act{Action: known(k.Name, k.prefix+"graphql/"+string(kind)+"."+name, access), Resource: policy.Resource{Keys: anyResource}}
-}
-
-// mutations are those of GitHub that a person has found to change content and
-// nothing about who may do what. All others are admin.
-var mutations = map[string]policy.Access{
-	"createIssue": policy.AccessWrite, "updateIssue": policy.AccessWrite, "closeIssue": policy.AccessWrite, "reopenIssue": policy.AccessWrite,
-	"addComment": policy.AccessWrite, "updateIssueComment": policy.AccessWrite, "addReaction": policy.AccessWrite, "removeReaction": policy.AccessWrite,
-	"addLabelsToLabelable": policy.AccessWrite, "removeLabelsFromLabelable": policy.AccessWrite,
-	"addAssigneesToAssignable": policy.AccessWrite, "removeAssigneesFromAssignable": policy.AccessWrite,
-	"createPullRequest": policy.AccessWrite, "updatePullRequest": policy.AccessWrite, "closePullRequest": policy.AccessWrite, "reopenPullRequest": policy.AccessWrite,
-	"mergePullRequest": policy.AccessWrite, "addPullRequestReview": policy.AccessWrite, "submitPullRequestReview": policy.AccessWrite, "requestReviews": policy.AccessWrite,
-	"markPullRequestReadyForReview": policy.AccessWrite, "convertPullRequestToDraft": policy.AccessWrite,
-	"createDiscussion": policy.AccessWrite, "addDiscussionComment": policy.AccessWrite, "addStar": policy.AccessWrite, "removeStar": policy.AccessWrite,
-	"deleteIssue": policy.AccessDelete, "deleteIssueComment": policy.AccessDelete, "deleteDiscussionComment": policy.AccessDelete, "deletePullRequestReviewComment": policy.AccessDelete,
 }
