@@ -157,3 +157,12 @@ func TestClassifyAllocatesLittle(t *testing.T) {
 		t.Errorf("%v allocations, at most 3", n)
 	}
 }
+
+// BenchmarkWhole reads all operations of all services.
+func BenchmarkWhole(b *testing.B) {
+	for b.Loop() {
+		for _, p := range shippedCatalogue(b).hosts.texts {
+			p.service.ready()
+		}
+	}
+}

@@ -160,6 +160,7 @@ func TestDescriptors(t *testing.T) {
 	_, got := rows(t, "library.pb", string(b), Options{Hosts: []string{"library.example.com"}})
 	expect(t, got, map[string]string{
 		"POST /library.v1.Library/GetShelf":    "Library/GetShelf read",
+		"GET /library.v1.Library/GetShelf":     "Library/GetShelf read",
 		"POST /library.v1.Library/CreateShelf": "Library/CreateShelf write",
 		"POST /library.v1.Library/GetBook":     "Library/GetBook write maybe-read",
 	})

@@ -40,6 +40,11 @@ func methodsOf(pkg string, s *descriptorpb.ServiceDescriptorProto) []*Operation 
 			op.Published = policy.AccessRead
 		}
 		ops = append(ops, op)
+		if m.Options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
+			get := *op // Connect sends the message of such a method in the query
+			get.Method = "GET"
+			ops = append(ops, &get)
+		}
 	}
 	return ops
 }
