@@ -30,7 +30,7 @@ func (d *delegation) flags(c *cobra.Command) {
 	f.StringVar(&d.Human, "human", "", "`HUMAN` for whom it acts; without one its owner answers")
 	f.StringVar(&d.Purpose, "purpose", "", "`TEXT` that says what for")
 	f.DurationVar(&d.TTL, "ttl", identity.DefaultTTL, "how long it lasts")
-	f.StringArrayVar(&d.Credentials, "credential", nil, "`ID` of a credential for which it gets a handle; may be repeated")
+	f.StringArrayVar(&d.Credentials, "credential", nil, "`ID` of a credential for which it gets a handle, or a service: then the human's own for it, else the agent's, else org's; may be repeated")
 	f.StringArrayVar(&d.scopes, "scope", nil, "narrow it to `ACTIONS[@RESOURCES]`, patterns with commas between; may be repeated")
 	f.DurationVar(&d.Idle, "idle", 0, "ends when nothing is asked for so long; 0: never")
 	f.StringVar(&d.Parent, "parent", "", "`ID` of the session of which this one gets a part")

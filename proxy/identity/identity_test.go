@@ -386,3 +386,35 @@ func BenchmarkIdentify(b *testing.B) {
 		}
 	}
 }
+
+func TestCredentialByService(t *testing.T) {
+	f := directory(t)
+	for id, owner := range map[string]string{"bob-gh": "human:bob@acme.com", "carol-1": "human:carol@acme.com", "carol-2": "human:carol@acme.com"} {
+		if err := f.vault.Add(t.Context(), credential.Credential{ID: id, Service: "github", Owner: owner, Kind: credential.KindBearer}, credential.NewSecret([]byte("x"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct{ agent, human, want string }{
+		{"bot", "alice@acme.com", "alice-gh"}, {"bot", "bob@acme.com", "bob-gh"}, {"bot", "dave@acme.com", "bot-gh"}, {"bot", "", "bot-gh"}, {"helper", "", "org-gh"}, {"helper", "alice@acme.com", "alice-gh"},
+	} {
+		s := f.create(t, Spec{Agent: tc.agent, Human: tc.human, Credentials: []string{"github"}})
+		if s.Credentials[0] != tc.want || s.Handles[tc.want] == "" {
+			t.Errorf("%s for %q got %v, want %s", tc.agent, tc.human, s.Credentials, tc.want)
+		}
+		if tc.want == "bot-gh" {
+			continue // it is no other agent's
+		}
+		child := f.create(t, Spec{Agent: "helper", Parent: s.ID, Credentials: []string{"github"}})
+		if child.Credentials[0] != tc.want {
+			t.Errorf("a child for %q got %v, want %s", tc.human, child.Credentials, tc.want)
+		}
+	}
+	for human, want := range map[string]error{"carol@acme.com": ErrInvalid} {
+		if _, err := f.CreateSession(t.Context(), Spec{Agent: "bot", Human: human, Credentials: []string{"github"}}); !errors.Is(err, want) {
+			t.Errorf("%s: %v", human, err)
+		}
+	}
+	if _, err := f.CreateSession(t.Context(), Spec{Agent: "bot", Credentials: []string{"slack"}}); !errors.Is(err, credential.ErrUnknown) {
+		t.Errorf("a service without a credential: %v", err)
+	}
+}

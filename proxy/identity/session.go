@@ -213,6 +213,9 @@ func (d *Directory) plan(spec Spec, now time.Time) (*storedSession, error) {
 	if spec.Idle > 0 {
 		s.Used = s.Created
 	}
+	if err := d.bind(s); err != nil {
+		return nil, err
+	}
 	if err := d.inherit(s, now); err != nil {
 		return nil, err
 	}
@@ -262,6 +265,51 @@ func (d *Directory) inherit(s *storedSession, now time.Time) error {
 	}
 	s.Chain = slices.Clone(p.asked.Chain)
 	return nil
+}
+
+// bind puts the credential that this session gets in the place of each service that
+// is named where a credential could be: the human's own, else the agent's, else org's.
+// Of a child's it is one that its parent has.
+func (d *Directory) bind(s *storedSession) error {
+	human, among := s.Human, []string(nil)
+	d.mu.RLock()
+	if p := d.sessions[s.Parent]; p != nil {
+		human, among = p.info.Human, p.info.Credentials
+	}
+	d.mu.RUnlock()
+	bound := slices.Clone(s.Credentials)
+	for i, name := range bound {
+		if _, err := d.o.Vault.Find(name); err == nil {
+			continue
+		}
+		var best []string
+		for _, owner := range []string{"human:" + human, "agent:" + s.Agent, "org"} {
+			if best = d.owned(name, owner, among); len(best) > 0 {
+				break
+			}
+		}
+		switch len(best) {
+		case 0:
+			return fmt.Errorf("%w: %s is neither a credential nor a service for which there is one that this session may have", credential.ErrUnknown, name)
+		case 1:
+			bound[i] = best[0]
+		default:
+			return fmt.Errorf("%w: service %s has several that this session may have: %s; name one", ErrInvalid, name, strings.Join(best, ", "))
+		}
+	}
+	s.Credentials = bound
+	return nil
+}
+
+// owned lists an owner's credentials for a service.
+func (d *Directory) owned(service, owner string, among []string) []string {
+	var ids []string
+	for _, c := range d.o.Vault.List() {
+		if c.Owner == owner && owner != "human:" && credential.Covers(c.Service, service) && (among == nil || slices.Contains(among, c.ID)) {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
 }
 
 // mayHold checks that each credential exists and may go into this session.

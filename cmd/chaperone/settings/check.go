@@ -81,6 +81,7 @@ func (c *check) settings(s *Settings) {
 	c.pair(at("tls"), s.TLS)
 	c.pair(at("ca"), s.CA)
 	c.reference(at("key"), s.Key)
+	c.sources(&s.Sources)
 	if s.UnknownHosts != DenyUnknown && s.UnknownHosts != TunnelUnknown {
 		c.fault(at("unknown_hosts"), "%q is neither deny nor tunnel", s.UnknownHosts)
 	}
@@ -199,7 +200,7 @@ func (s *Settings) settle(dir string) {
 		s.Log.Checkpoints.Key = filepath.Join(s.State, "log.key")
 	}
 	paths := []*string{&s.Log.Checkpoints.Key, &s.State, &s.Admin, &s.Log.Path, &s.Policy.Path, &s.Key.File, &s.CA.Cert, &s.CA.Key, &s.TLS.Cert, &s.TLS.Key,
-		&s.Redis.Password.File, &s.Redis.SentinelPassword.File, &s.Redis.Cert, &s.Redis.Key}
+		&s.Sources.Vault.Token.File, &s.Sources.AWS.Keys.File, &s.Sources.Google.Token.File, &s.Redis.Password.File, &s.Redis.SentinelPassword.File, &s.Redis.Cert, &s.Redis.Key}
 	for i := range s.Log.Checkpoints.To {
 		paths = append(paths, &s.Log.Checkpoints.To[i])
 	}

@@ -32,6 +32,7 @@ type Settings struct {
 	StoreStale   time.Duration    `yaml:"store_stale"`
 	Redis        Redis            `yaml:"redis"`
 	Key          Reference        `yaml:"key"`
+	Sources      Sources          `yaml:"sources"`
 	CA           Pair             `yaml:"ca"`
 	Policy       Policy           `yaml:"policy"`
 	Log          Log              `yaml:"log"`
