@@ -157,6 +157,9 @@ func lastWords(name string) []string {
 func (op *Operation) judge() {
 	v := newVocabulary()
 	op.Access = infer(v, op.Method, op.Path, op.Name, op.Verb)
+	if op.single {
+		op.Access = policy.AccessRead
+	}
 	lead := verbOf(op.Name)
 	looks := op.Published == policy.AccessRead || op.Published == policy.AccessList
 	switch {

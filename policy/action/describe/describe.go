@@ -49,6 +49,7 @@ type Operation struct {
 	Fields       []string      // the answer's own fields
 	Created      bool          // answers 201
 	Marks        []string
+	single       bool // a query that answers with one thing
 	unnamed      bool // the description names it not
 	Verb         bool // the name alone says what it does: every request is a POST
 }

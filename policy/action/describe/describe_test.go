@@ -136,7 +136,7 @@ func TestGraphQLSchema(t *testing.T) {
 		type Issue { id: ID! }
 		type User { id: ID! }`, Options{Hosts: []string{"api.example.com"}})
 	expect(t, got, map[string]string{
-		"query.viewer":          "graphql/query.viewer list",
+		"query.viewer":          "graphql/query.viewer read",
 		"query.issues":          "graphql/query.issues list",
 		"mutation.createIssue":  "graphql/mutation.createIssue write creates=/data/createIssue/issue/id undo=graphql/mutation.deleteIssue",
 		"mutation.deleteIssue":  "graphql/mutation.deleteIssue delete deletes",

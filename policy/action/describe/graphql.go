@@ -41,7 +41,7 @@ func readGraphQL(d *Draft, b []byte, _ *Options) ([]*Operation, error) {
 		for _, f := range def.Fields {
 			op := &Operation{Method: "POST", Key: kind + "." + f.Name, Name: "graphql/" + kind + "." + f.Name, Published: policy.AccessWrite, Verb: true}
 			if kind == "query" {
-				op.Method, op.Published = "GET", policy.AccessRead
+				op.Method, op.Published, op.single = "GET", policy.AccessRead, returnsOne(f)
 			} else {
 				fields[f.Name] = true
 				op.Fields = madeBy(f, types)
@@ -56,6 +56,13 @@ func readGraphQL(d *Draft, b []byte, _ *Options) ([]*Operation, error) {
 		op.antonym(fields)
 	}
 	return ops, nil
+}
+
+// returnsOne reports whether a query answers with one thing, by its type and name.
+func returnsOne(f *ast.FieldDefinition) bool {
+	kind := f.Type.Name()
+	words := Words(f.Name)
+	return f.Type.Elem == nil && !strings.HasSuffix(kind, "Connection") && !strings.HasSuffix(words[len(words)-1], "s") && words[0] != "search"
 }
 
 // madeBy is where the id of what a mutation makes stands in its answer.
