@@ -114,7 +114,8 @@ func Build(s *audit.Segment, number uint64, from, limit int64) (*Part, error) {
 		return nil, nil
 	}
 	b.Digest = hex.EncodeToString(b.hash.Sum(nil))
-	b.Last = hex.EncodeToString(b.last[:])
+	last := sha256.Sum256(b.last)
+	b.Last = hex.EncodeToString(last[:])
 	b.Rows = len(b.at)
 	return b.Part, nil
 }
@@ -143,7 +144,7 @@ type builder struct {
 	*Part
 	entry entry
 	open  map[string]int // rows whose outcome is not there yet
-	last  [sha256.Size]byte
+	last  []byte         // the last line
 	hash  interface {
 		io.Writer
 		Sum([]byte) []byte
@@ -171,7 +172,7 @@ func (b *builder) add(line []byte) bool {
 		b.outcome(e)
 	}
 	b.hash.Write(line)
-	b.last = sha256.Sum256(text)
+	b.last = append(b.last[:0], text...)
 	b.LastAt = b.To
 	b.To += int64(len(line))
 	b.Lines++

@@ -29,6 +29,9 @@ type Options struct {
 	Pack bool
 	// Every is how often the keeper looks; 2 s when zero.
 	Every time.Duration
+	// Behind runs what takes a processor for a while, after what requests need; nil runs
+	// it as it is.
+	Behind func(func())
 	// Notice is told in words of what an operator should know.
 	Notice func(message string)
 	// Altered is told in words when somebody changed the log.
@@ -50,6 +53,9 @@ func Start(o Options) *Keeper {
 	if o.Every == 0 {
 		o.Every = 2 * time.Second
 	}
+	if o.Behind == nil {
+		o.Behind = func(f func()) { f() }
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &Keeper{o: o, cancel: cancel, index: index.NewMaker(o.Path, o.Key)}
 	k.done.Go(func() { k.run(ctx) })
@@ -66,7 +72,7 @@ func (k *Keeper) run(ctx context.Context) {
 	tick := time.NewTicker(k.o.Every)
 	defer tick.Stop()
 	for {
-		k.tell(k.look(ctx))
+		k.o.Behind(func() { k.tell(k.look(ctx)) })
 		select {
 		case <-ctx.Done():
 			k.end()

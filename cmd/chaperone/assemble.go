@@ -60,6 +60,8 @@ type road struct {
 	listening atomic.Pointer[[]netip.AddrPort]
 	address   string
 
+	background background
+
 	reloading sync.Mutex
 	engine    *opa.Engine            // in the gate; changed while reloading is held
 	reloaded  atomic.Pointer[string] // the error of the last reload
@@ -256,7 +258,7 @@ func (r *road) proxyURL(agent, token string) string {
 func (r *road) reload(ctx context.Context) (err error) {
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
-	behind(func() { err = r.rebuild(ctx) })
+	r.background.run(func() { err = r.rebuild(ctx) })
 	return err
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 )
 
@@ -10,12 +11,19 @@ import (
 // leave the thread without a processor when the collector needs it to stop.
 const niceness = 10
 
-// behind runs f on a thread to which the kernel prefers all others, and returns when
-// it is done. Go has one processor more meanwhile, as f holds one of them also while
-// the kernel lets it wait.
-func behind(f func()) {
-	n := runtime.GOMAXPROCS(0)
-	runtime.GOMAXPROCS(n + 1)
+// background is work that can wait.
+type background struct {
+	mu    sync.Mutex
+	jobs  int
+	procs int // Go's processors without such work
+}
+
+// run runs f on a thread to which the kernel prefers all others, and returns when it
+// is done. Go has one processor more meanwhile, as f holds one of them also while the
+// kernel lets it wait.
+func (b *background) run(f func()) {
+	b.begin()
+	defer b.end()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -24,9 +32,25 @@ func behind(f func()) {
 		f()
 	}()
 	<-done
-	if os.Getenv("GOMAXPROCS") == "" {
+}
+
+func (b *background) begin() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.jobs == 0 {
+		b.procs = runtime.GOMAXPROCS(0)
+	}
+	b.jobs++
+	runtime.GOMAXPROCS(b.procs + b.jobs)
+}
+
+func (b *background) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.jobs--
+	if b.jobs == 0 && os.Getenv("GOMAXPROCS") == "" {
 		runtime.SetDefaultGOMAXPROCS() // which follows the container's limit
 		return
 	}
-	runtime.GOMAXPROCS(n)
+	runtime.GOMAXPROCS(b.procs + b.jobs)
 }

@@ -2,5 +2,8 @@
 
 package main
 
-// behind runs f. Elsewhere a thread has no priority of its own.
-func behind(f func()) { f() }
+// background is work that can wait.
+type background struct{}
+
+// run runs f. Elsewhere a thread has no priority of its own.
+func (*background) run(f func()) { f() }
