@@ -64,6 +64,8 @@ type Decision struct {
 	Reasons     []string
 	Policy      string // revision
 	Obligations map[string]any
+	Shadow      *policy.Answer // of the policy in the shadow, where it differs
+	Unmet       string         // the obligation that could not be met, so that an allow became a deny
 }
 
 // Credential says which credential was presented. Handle is a keyed fingerprint.
@@ -149,6 +151,7 @@ type (
 	linkObject       policy.Link
 	scopeObject      policy.Scope
 	labelObject      map[string]string
+	shadowObject     policy.Answer
 
 	textArray  []string
 	scopeArray []policy.Scope
@@ -273,6 +276,10 @@ func (d *decisionObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
 		e.AddArray("reasons", (*textArray)(&d.Reasons))
 	}
 	text(e, "policy", d.Policy)
+	text(e, "unmet", d.Unmet)
+	if d.Shadow != nil {
+		object(e, "shadow", (*shadowObject)(d.Shadow))
+	}
 	if len(d.Obligations) > 0 {
 		return e.AddReflected("obligations", d.Obligations)
 	}
@@ -316,6 +323,18 @@ func (l *linkObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
 func (a *textArray) MarshalLogArray(e zapcore.ArrayEncoder) error {
 	for _, s := range *a {
 		e.AppendString(clean(s))
+	}
+	return nil
+}
+
+func (a *shadowObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	text(e, "result", string(a.Result))
+	if len(a.Reasons) > 0 {
+		e.AddArray("reasons", (*textArray)(&a.Reasons))
+	}
+	text(e, "policy", a.Revision)
+	if len(a.Obligations) > 0 {
+		return e.AddReflected("obligations", a.Obligations)
 	}
 	return nil
 }

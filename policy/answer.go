@@ -21,6 +21,7 @@ type Answer struct {
 	Reasons     []string       // sentences for people
 	Obligations map[string]any // what must be done along with an allow; unknown names deny
 	Revision    string         // of the policy that answered
+	Shadow      *Answer        // of the policy in the shadow, where it differs
 }
 
 // Engine evaluates questions. Implementations are safe for concurrent use and

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 // refuses everything until [Gate.Use]. It is safe for concurrent use.
 type Gate struct {
 	engine atomic.Pointer[Engine]
+	shadow atomic.Pointer[Engine]
 	// Obligations names what this program can carry out along with an allow. An
 	// answer that obliges to anything else is a deny. Set before first use.
 	Obligations map[string]bool
@@ -19,6 +21,29 @@ type Gate struct {
 
 // Use swaps in the engine that answers from now on.
 func (g *Gate) Use(e Engine) { g.engine.Store(&e) }
+
+// Shadow puts an engine beside the one in force: it is asked the same and decides
+// nothing. Nil takes it away.
+func (g *Gate) Shadow(e Engine) {
+	if e == nil {
+		g.shadow.Store(nil)
+		return
+	}
+	g.shadow.Store(&e)
+}
+
+// compare asks the engine in the shadow, and returns its answer where it differs.
+func (g *Gate) compare(ctx context.Context, q *Question, a *Answer) *Answer {
+	e := g.shadow.Load()
+	if e == nil {
+		return nil
+	}
+	other, _ := g.ask(ctx, *e, q) // an error is a deny, as the answer says
+	if other.Result == a.Result && (len(other.Obligations)+len(a.Obligations) == 0 || reflect.DeepEqual(other.Obligations, a.Obligations)) {
+		return nil
+	}
+	return &other
+}
 
 // Revision returns the revision of the policy in force, or the empty string.
 func (g *Gate) Revision() string {
@@ -28,10 +53,10 @@ func (g *Gate) Revision() string {
 	return ""
 }
 
-// ReadsBody reports whether the policy in force wants the request's body.
+// ReadsBody reports whether the policy in force, or in the shadow, wants the request's body.
 func (g *Gate) ReadsBody() bool {
-	e := g.engine.Load()
-	return e != nil && (*e).ReadsBody()
+	e, s := g.engine.Load(), g.shadow.Load()
+	return e != nil && (*e).ReadsBody() || s != nil && (*s).ReadsBody()
 }
 
 // Decide returns a permit if and only if policy allows every action of q. The
@@ -43,10 +68,11 @@ func (g *Gate) Decide(ctx context.Context, q *Question) (*Permit, Answer, error)
 		return nil, Answer{Result: Deny}, err
 	}
 	a, err := g.ask(ctx, e, q)
+	a.Shadow = g.compare(ctx, q, &a)
 	if err != nil {
 		return nil, a, err
 	}
-	return &Permit{gate: g, engine: e, q: q, target: q.Request.Target(), digest: q.Request.BodyDigest}, a, nil
+	return &Permit{gate: g, engine: e, q: q, target: q.Request.Target(), digest: q.Request.BodyDigest, duties: a.Obligations}, a, nil
 }
 
 func (g *Gate) current() (Engine, error) {

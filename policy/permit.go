@@ -2,6 +2,8 @@ package policy
 
 import (
 	"context"
+	"fmt"
+	"reflect"
 	"sync/atomic"
 )
 
@@ -29,6 +31,7 @@ type Permit struct {
 	q      *Question
 	target Target
 	digest [32]byte
+	duties map[string]any // obligations of the allow
 	spent  atomic.Bool
 }
 
@@ -58,7 +61,8 @@ func (p *Permit) BodyDigest() (sum [32]byte, bound bool) {
 }
 
 // Redeem spends p on a request to t, once. If another policy was loaded since
-// p was given out, that policy is asked, and its refusal is returned.
+// p was given out, that policy is asked, and its refusal is returned; so is an allow
+// that obliges to something else.
 func (p *Permit) Redeem(ctx context.Context, t Target) error {
 	if err := p.Covers(t); err != nil {
 		return err
@@ -73,6 +77,9 @@ func (p *Permit) Redeem(ctx context.Context, t Target) error {
 	if now == p.engine {
 		return nil
 	}
-	_, err = p.gate.ask(ctx, now, p.q)
+	a, err := p.gate.ask(ctx, now, p.q)
+	if err == nil && !reflect.DeepEqual(a.Obligations, p.duties) && len(a.Obligations)+len(p.duties) > 0 {
+		return fmt.Errorf("%w: the policy was changed meanwhile, and obliges to something else", ErrDenied)
+	}
 	return err
 }

@@ -14,6 +14,8 @@ import (
 	"chaperone/proxy/authority"
 	"chaperone/proxy/http1"
 	"chaperone/proxy/identity"
+	"chaperone/proxy/limit"
+	"chaperone/proxy/oblige"
 	"chaperone/proxy/upstream"
 )
 
@@ -38,6 +40,9 @@ type exchange struct {
 	permit    *policy.Permit
 	answer    policy.Answer
 	out       upstream.Request
+	duties    *oblige.Duties // nil: the allow obliges to nothing
+	hold      *limit.Hold
+	meter     *meter
 
 	sent     countingReader // the agent's body, as the service takes it
 	received int64          // bytes of the answer's body that the agent took
@@ -227,6 +232,7 @@ func (x *exchange) describe() {
 	rec.Request.QueryKeys = queryKeys(q.Request.RawQuery)
 	rec.Decision.Result, rec.Decision.Reasons = policy.Deny, x.answer.Reasons
 	rec.Decision.Policy, rec.Decision.Obligations = x.answer.Revision, x.answer.Obligations
+	rec.Decision.Shadow = x.answer.Shadow
 	if x.answer.Result != "" {
 		rec.Decision.Result = x.answer.Result
 	}
@@ -253,6 +259,9 @@ func queryKeys(raw string) []string {
 // close ends the record with what happened.
 func (x *exchange) close() {
 	now := time.Now()
+	if x.duties != nil {
+		x.settle()
+	}
 	rec := &x.rec
 	o := &rec.Outcome
 	o.BytesOut = x.received

@@ -23,6 +23,8 @@ type Metrics struct {
 	tunnels    prometheus.Counter
 	handshakes prometheus.Counter
 	reloads    *prometheus.CounterVec
+	shadow     *prometheus.CounterVec
+	budget     prometheus.Counter
 	cells      sync.Map // requestLabels -> prometheus.Counter
 }
 
@@ -53,7 +55,11 @@ func NewMetrics() *Metrics {
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chaperone_reloads_total",
 			Help: "Reloads of policy or catalogue, by what and whether it took effect."}, []string{"what", "result"}),
 	}
-	m.registry.MustRegister(m.requests, m.alarms, m.added, m.upstream, m.tunnels, m.handshakes, m.reloads,
+	m.shadow = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chaperone_policy_shadow_differences_total",
+		Help: "Decisions that the policy in the shadow would have made otherwise, by both results."}, []string{"result", "shadow"})
+	m.budget = prometheus.NewCounter(prometheus.CounterOpts{Name: "chaperone_policy_failures_total",
+		Help: "Requests refused because the policy could not be evaluated: an error, no answer, or no time left."})
+	m.registry.MustRegister(m.shadow, m.budget, m.requests, m.alarms, m.added, m.upstream, m.tunnels, m.handshakes, m.reloads,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -113,6 +119,12 @@ func (m *Metrics) observe(x *exchange) {
 		cell, _ = m.cells.LoadOrStore(labels, m.requests.WithLabelValues(labels.service, string(labels.access), string(labels.result)))
 	}
 	cell.(prometheus.Counter).Inc()
+	if s := x.rec.Decision.Shadow; s != nil {
+		m.shadow.WithLabelValues(string(x.rec.Decision.Result), string(s.Result)).Inc()
+	}
+	if x.rec.Outcome.Error == "policy_failed" {
+		m.budget.Inc()
+	}
 	if x.rec.Alarm != "" {
 		m.alarms.WithLabelValues(x.rec.Alarm).Inc()
 	}

@@ -24,6 +24,9 @@ func (x *exchange) tunnelThrough(t *tunnel) error {
 	if err := x.decide(); err != nil {
 		return err
 	}
+	if err := x.oblige(); err != nil {
+		return err
+	}
 	if err := x.commit(); err != nil {
 		return err
 	}

@@ -1,5 +1,5 @@
 // Package proxy takes each request down the road: listen, identify, classify,
-// decide, commit the record, swap, forward, close the record.
+// decide, oblige, commit the record, swap, forward, close the record.
 package proxy
 
 import (
@@ -25,6 +25,7 @@ import (
 	"chaperone/policy/action"
 	"chaperone/proxy/http1"
 	"chaperone/proxy/identity"
+	"chaperone/proxy/limit"
 	"chaperone/proxy/upstream"
 )
 
@@ -39,7 +40,10 @@ type Options struct {
 	Upstream  *upstream.Client
 	CA        *certs.Authority
 	Metrics   *Metrics
-	Logger    *slog.Logger // operational messages; never about one request's content
+	// Limits counts what policy bounds; without it an allow that obliges to a limit is
+	// refused.
+	Limits *limit.Counter
+	Logger *slog.Logger // operational messages; never about one request's content
 
 	// TunnelUnknown passes hosts that no service names through uninspected, when
 	// policy allows it at CONNECT. They never get a credential.
@@ -193,6 +197,9 @@ func (x *exchange) pass() error {
 		return err
 	}
 	if err := x.decide(); err != nil {
+		return err
+	}
+	if err := x.oblige(); err != nil {
 		return err
 	}
 	if err := x.commit(); err != nil {

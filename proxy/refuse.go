@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"chaperone/audit"
 	"chaperone/credential"
@@ -17,6 +18,8 @@ import (
 	"chaperone/policy"
 	"chaperone/policy/action"
 	"chaperone/proxy/identity"
+	"chaperone/proxy/limit"
+	"chaperone/proxy/oblige"
 	"chaperone/proxy/upstream"
 	"chaperone/store"
 )
@@ -101,6 +104,10 @@ var refusals = []refusal{
 	{credential.ErrShape, 502, "credential_shape", "", "The secret is not of the form that its kind wants", "Ask an operator to replace it."},
 	{credential.ErrUnavailable, 502, "credential_unavailable", "", "The credential could not be opened", "Ask an operator to look at `chaperone credential show`."},
 
+	{limit.ErrExceeded, 429, "limit_exceeded", "", "A limit is used up", "Wait until the time that the reason names, or ask whoever keeps the policy for more."},
+	{limit.ErrUncounted, 503, "limit_uncounted", "", "A limit could not be counted", "Try again in a moment; an operator can look at the store."},
+	{oblige.ErrUnmet, 403, "obligation_unmet", "", "What policy obliges to cannot be done", "Send the request in a form that the reason allows, or ask whoever keeps the policy."},
+	{errWithheld, 502, "answer_withheld", "", "The answer cannot be changed as policy obliges, and is withheld", "The request was carried out; ask whoever keeps the policy."},
 	{policy.ErrApproval, 403, "approval_required", "", "A person must approve this first", "Ask the agent's owner to approve or to widen the policy."},
 	{policy.ErrDenied, 403, "denied", "", "Denied by policy", "Ask whoever keeps the policy; name the decision id."},
 	{policy.ErrPolicyFailed, 403, "policy_failed", "policy_failed", "The policy could not be evaluated", "Ask whoever keeps the policy; name the decision id."},
@@ -194,6 +201,9 @@ func (x *exchange) refuse(err error) {
 	h.Set("Chaperone-Decision", decided+"; id="+x.rec.ID)
 	if f.status == http.StatusProxyAuthRequired {
 		h.Set("Proxy-Authenticate", `Basic realm="chaperone"`)
+	}
+	if e, ok := errors.AsType[*limit.Exceeded](err); ok && !e.Again.IsZero() {
+		h.Set("Retry-After", strconv.Itoa(int(max(time.Until(e.Again), 0)/time.Second)+1))
 	}
 	if f.status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "5")

@@ -57,6 +57,11 @@ func (x *exchange) reply(resp *http.Response) error {
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return x.switchProtocols(resp)
 	}
+	if x.duties != nil {
+		if err := x.obligeAnswer(resp); err != nil {
+			return err
+		}
+	}
 	x.answerHead(resp)
 	err := x.answerBody(resp)
 	if err != nil {
@@ -201,6 +206,11 @@ func (x *exchange) answerBody(resp *http.Response) error {
 	left := resp.ContentLength // negative: unknown
 	for {
 		n, err := resp.Body.Read(*buf)
+		if n > 0 && x.meter != nil {
+			if merr := x.meter.spend(int64(n)); merr != nil {
+				return merr
+			}
+		}
 		if n > 0 {
 			if _, werr := x.w.Write((*buf)[:n]); werr != nil {
 				return errAgentGone

@@ -167,6 +167,11 @@ func (c *checker) principal(kind string, p *principal) {
 	for _, g := range slices.Concat(p.Allow, p.Ask, p.Deny) {
 		c.grant(&g)
 	}
+	for _, g := range p.Allow {
+		if g.Report {
+			c.add("report", "report is for deny and ask: an allow that is only reported would be none")
+		}
+	}
 	for _, r := range p.Raw {
 		if len(r.Hosts) == 0 || len(r.Methods) == 0 || !strings.HasPrefix(r.PathPrefix, "/") {
 			c.add("raw", "a raw grant needs hosts, methods, and a path_prefix that begins with /")
@@ -210,7 +215,7 @@ func (c *checker) grant(g *grant) {
 
 var (
 	grantsShape   = machine.NewShape("agent", "human")
-	documentShape = machine.NewShape("allow", "ask", "deny", "raw", "autonomous")
+	documentShape = machine.NewShape("allow", "ask", "deny", "report", "raw", "autonomous")
 	rawShape      = machine.NewShape("hosts", "methods", "path_prefix")
 	entryShape    = machine.NewShape("access", "resources")
 )
@@ -277,17 +282,31 @@ func (g *grants) documentOf(parts []*principal) machine.Value {
 	if g.made == nil {
 		g.made = map[string]machine.Value{}
 	}
-	var allow, ask, deny []grant
+	var allow, ask, deny, report []grant
 	var raw []machine.Value
 	autonomous := false
 	for _, p := range parts {
-		allow, ask, deny = append(allow, p.Allow...), append(ask, p.Ask...), append(deny, p.Deny...)
+		allow = append(allow, p.Allow...)
+		ask, report = apartReported(ask, report, p.Ask)
+		deny, report = apartReported(deny, report, p.Deny)
 		autonomous = autonomous || p.Autonomous
 		for _, r := range p.Raw {
 			raw = append(raw, forGood.Make(rawShape, g.flags(r.Hosts), g.flags(r.Methods), machine.Text(r.PathPrefix)))
 		}
 	}
-	return forGood.Make(documentShape, g.index(allow), g.index(ask), g.index(deny), forGood.Array(raw...), machine.Bool(autonomous))
+	return forGood.Make(documentShape, g.index(allow), g.index(ask), g.index(deny), g.index(report), forGood.Array(raw...), machine.Bool(autonomous))
+}
+
+// apartReported takes the grants that are only reported apart from the others.
+func apartReported(enforced, reported, list []grant) (e, r []grant) {
+	for _, g := range list {
+		if g.Report {
+			reported = append(reported, g)
+		} else {
+			enforced = append(enforced, g)
+		}
+	}
+	return enforced, reported
 }
 
 // once makes a value, or returns the one that was made under this key.

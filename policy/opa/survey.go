@@ -282,3 +282,46 @@ func (s *surveyor) unused(g *grants) {
 		}
 	}
 }
+
+// UnknownActions finds grants for actions that no catalogue has, as [Check] does, with
+// no place: it looks at each pattern once, however many agents there are.
+func (e *Engine) UnknownActions(n Names) Faults {
+	v := &vocabulary{names: n, actions: map[string][]Name{}}
+	seen := map[string]bool{}
+	var faults Faults
+	for _, all := range []map[string]*principal{e.grants.agents, e.grants.humans, e.grants.groups} {
+		for id, p := range all {
+			faults = append(faults, v.unknown(id, p, seen)...)
+		}
+	}
+	faults.sort()
+	return faults
+}
+
+// patterns are the action patterns of all grants of p, which may be nil.
+func (p *principal) patterns() []string {
+	if p == nil {
+		return nil
+	}
+	var out []string
+	for _, list := range lists {
+		for _, g := range p.listed(list) {
+			out = append(out, g.Actions...)
+		}
+	}
+	return out
+}
+
+// unknown looks at the patterns of p that were not seen before.
+func (v *vocabulary) unknown(id string, p *principal, seen map[string]bool) (faults Faults) {
+	for _, pattern := range p.patterns() {
+		if seen[pattern] {
+			continue
+		}
+		seen[pattern] = true
+		if _, wrong := v.reached(pattern); wrong != "" {
+			faults = append(faults, Fault{File: grantsFile, Message: id + ": " + wrong})
+		}
+	}
+	return faults
+}

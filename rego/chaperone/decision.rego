@@ -26,6 +26,9 @@ decision := {"result": "deny", "reasons": _prohibitions, "obligations": {}} if {
 } else := {"result": "ask", "reasons": _questions, "obligations": {}} if {
 	_permitted
 	count(_questions) > 0
+} else := {"result": "allow", "reasons": ["The grants cover it."], "obligations": _obligations} if {
+	_permitted
+	_obliged
 } else := {"result": "allow", "reasons": ["The grants cover it."], "obligations": {}} if {
 	_permitted
 } else := {"result": "deny", "reasons": _gaps, "obligations": {}} if {
@@ -92,6 +95,40 @@ _prohibitions contains sprintf("%s is forbidden to do %s.", [_who, _what]) if {
 _prohibitions contains sprintf("%s may never be done for %s.", [_what, _whom]) if {
 	input.grants.human.deny != {}
 	_covers(input.grants.human.deny)
+}
+
+# Rules of your own: files of the package chaperone.rules, such as rego/examples has
+# them, add to what is forbidden, asked and obliged; they grant nothing.
+_prohibitions contains reason if some reason in data.chaperone.rules.deny
+
+_questions contains reason if some reason in data.chaperone.rules.ask
+
+_obliged if input.grants.agent.report != {}
+
+_obliged if input.grants.human.report != {}
+
+_obliged if data.chaperone.rules.obligations
+
+# _obligations are those of your own rules, and what would be refused if it were not
+# only reported.
+_obligations := object.union(_of_rules, {"report": _reports}) if count(_reports) > 0
+
+_obligations := _of_rules if count(_reports) == 0
+
+_of_rules := data.chaperone.rules.obligations
+
+default _of_rules := {}
+
+_reports contains reason if some reason in data.chaperone.rules.obligations.report
+
+_reports contains sprintf("Reported only: %s would be refused %s, or asked about.", [_who, _what]) if {
+	input.grants.agent.report != {}
+	_covers(input.grants.agent.report)
+}
+
+_reports contains sprintf("Reported only: %s would not be done, or asked about, for %s.", [_what, _whom]) if {
+	input.grants.human.report != {}
+	_covers(input.grants.human.report)
 }
 
 _questions contains sprintf("%s needs approval when %s asks for it.", [_what, _who]) if {

@@ -161,3 +161,23 @@ test_raw_grant_reaches_no_odd_path if {
 	_raw_path(["repos", "acme", "..;", "x"]) == "deny"
 	_raw_path(["repos", "acme", "%2e%2e", "x"]) == "deny"
 }
+
+test_reported_only if {
+	d := _answer("/grants/agent", {"allow": _issues, "ask": {}, "deny": {}, "report": _all, "raw": [], "autonomous": false})
+	d.result == "allow"
+	d.obligations.report == {"Reported only: Agent triage-bot would be refused github:issues/create on acme/web, or asked about."}
+	h := _answer("/grants/human", {"allow": _all, "ask": {}, "deny": {}, "report": _issues, "raw": []})
+	h.result == "allow"
+	count(h.obligations.report) == 1
+}
+
+test_rules_of_ones_own if {
+	denied := chaperone.decision with input as _question with data.chaperone.rules as {"deny": ["Not today."]}
+	denied.result == "deny"
+	denied.reasons == {"Not today."}
+	asked := chaperone.decision with input as _question with data.chaperone.rules as {"ask": ["May it?"]}
+	asked.result == "ask"
+	obliged := chaperone.decision with input as _question with data.chaperone.rules as {"obligations": {"report": ["So be it."], "limits": []}}
+	obliged.result == "allow"
+	obliged.obligations == {"report": {"So be it."}, "limits": []}
+}
