@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"chaperone/policy"
 	"chaperone/policy/opa"
@@ -24,7 +25,7 @@ func obliged(t testing.TB, obligations string) *road {
 	t.Helper()
 	kv, err := bolt.Open(filepath.Join(t.TempDir(), "counts"), bolt.Options{})
 	check(t, err)
-	counter := limit.New(kv)
+	counter := limit.New(kv, time.Now)
 	t.Cleanup(func() { counter.Close(); kv.Close() })
 	d := newRoad(t, func(o *Options, _ *upstream.Options) { o.Limits = counter })
 	e, err := opa.Load(opa.Options{FS: fstest.MapFS{"p.rego": {Data: []byte("package chaperone\n\ndecision := {\"result\": \"allow\", \"reasons\": [\"Yes.\"], \"obligations\": " + obligations + "}\n")}}})

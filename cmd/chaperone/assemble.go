@@ -32,8 +32,8 @@ import (
 	"chaperone/policy/opa"
 	"chaperone/proxy"
 	"chaperone/proxy/identity"
+	"chaperone/proxy/limit"
 	"chaperone/proxy/upstream"
-	"chaperone/rego"
 )
 
 // road is the whole proxy, built and not yet listening.
@@ -42,6 +42,7 @@ type road struct {
 	logger *slog.Logger
 
 	shared    *shared
+	limits    *limit.Counter
 	vault     *credential.Vault
 	directory *identity.Directory
 	ca        *certs.Authority
@@ -64,23 +65,22 @@ type road struct {
 
 	reloading sync.Mutex
 	engine    *opa.Engine            // in the gate; changed while reloading is held
+	shadowed  *opa.Engine            // beside it, or nil
 	reloaded  atomic.Pointer[string] // the error of the last reload
 }
 
 // assemble opens everything that the road needs, and nothing that listens. Where
 // something fails, all that was opened is closed again.
 func assemble(ctx context.Context, s *settings.Settings, logger *slog.Logger) (_ *road, err error) {
-	r := &road{s: s, logger: logger, gate: new(policy.Gate), metrics: proxy.NewMetrics(), started: time.Now()}
+	r := &road{s: s, logger: logger, gate: &policy.Gate{Obligations: policy.All()}, metrics: proxy.NewMetrics(), started: time.Now()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
 		}
 	}()
-	engine, err := loadPolicy(s, logger)
-	if err != nil {
+	if err := r.firstPolicy(); err != nil {
 		return nil, err
 	}
-	r.usePolicy(engine)
 	catalogue, err := loadCatalogue(s)
 	if err != nil {
 		return nil, err
@@ -98,12 +98,13 @@ func assemble(ctx context.Context, s *settings.Settings, logger *slog.Logger) (_
 	}
 	r.server, err = proxy.New(proxy.Options{
 		Directory: r.directory, Catalogue: catalogue, Gate: r.gate, Log: r.log, Vault: r.vault, Upstream: r.upstream, CA: r.ca,
-		Metrics: r.metrics, Logger: logger, TunnelUnknown: s.UnknownHosts == settings.TunnelUnknown, TLS: listener,
+		Metrics: r.metrics, Logger: logger, Limits: r.limits, TunnelUnknown: s.UnknownHosts == settings.TunnelUnknown, TLS: listener,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("building proxy: %w", err)
 	}
 	r.mintAhead(catalogue)
+	r.noteStart()
 	return r, nil
 }
 
@@ -116,8 +117,10 @@ func (r *road) close() error {
 	if r.directory != nil {
 		r.directory.Close()
 	}
-	if r.engine != nil {
-		r.engine.Close()
+	for _, e := range []*opa.Engine{r.engine, r.shadowed} {
+		if e != nil {
+			e.Close()
+		}
 	}
 	if r.log != nil {
 		errs = errors.Join(errs, r.log.Close())
@@ -126,6 +129,9 @@ func (r *road) close() error {
 		r.keeper.Close()
 	}
 	errs = errors.Join(errs, r.closeSinks())
+	if r.limits != nil {
+		r.limits.Close()
+	}
 	return errors.Join(errs, r.part())
 }
 
@@ -143,6 +149,7 @@ func (r *road) openState(ctx context.Context) error {
 	if err := r.share(ctx, key); err != nil {
 		return err
 	}
+	r.limits = limit.New(r.shared.kv, r.shared.clock)
 	if r.ca, err = openCA(r.s); err != nil {
 		return fmt.Errorf("opening certificate authority: %w", err)
 	}
@@ -266,7 +273,7 @@ func (r *road) rebuild(ctx context.Context) error {
 	catalogue, err := r.freshCatalogue()
 	r.metrics.Reloaded("catalogue", err)
 	engine, perr := r.freshPolicy()
-	perr = errors.Join(perr, r.freshMask(ctx))
+	perr = errors.Join(perr, r.freshMask(ctx), r.shadow())
 	r.metrics.Reloaded("policy", perr)
 	if err = errors.Join(err, perr); err != nil {
 		r.reloaded.Store(new(err.Error()))
@@ -275,6 +282,7 @@ func (r *road) rebuild(ctx context.Context) error {
 		return err
 	}
 	r.usePolicy(engine)
+	r.noted("reload")
 	r.catalogue.Store(catalogue)
 	r.server.UseCatalogue(catalogue)
 	r.mintAhead(catalogue)
@@ -294,15 +302,6 @@ func (r *road) mintAhead(c *action.Catalogue) {
 			}
 		}
 	}
-}
-
-// freshPolicy reads the policy again. One that did not change stays, with what it
-// remembers: compiling takes a CPU for a while.
-func (r *road) freshPolicy() (*opa.Engine, error) {
-	if files, err := policyFiles(r.s); err == nil && r.engine != nil && r.engine.Current(files) {
-		return r.engine, nil
-	}
-	return loadPolicy(r.s, r.logger)
 }
 
 // freshCatalogue reads the services of the configuration again; what else changed
@@ -331,48 +330,6 @@ func (r *road) status() admin.Status {
 		s.Log = err.Error()
 	}
 	return s
-}
-
-// policyFiles returns the policy that the settings name.
-func policyFiles(s *settings.Settings) (fs.FS, error) {
-	if s.Policy.Path == "" {
-		return rego.FS, nil
-	}
-	if info, err := os.Stat(s.Policy.Path); err != nil || !info.IsDir() {
-		return nil, problem.Failure(fmt.Errorf("loading policy: %s is not a folder", s.Policy.Path), "set policy.path in config.yaml, or leave it out for the policy in the program")
-	}
-	return os.DirFS(s.Policy.Path), nil
-}
-
-// loadPolicy makes an engine, and tells the log when it is a slow one, or gave an
-// answer that it should not have given.
-func loadPolicy(s *settings.Settings, logger *slog.Logger) (*opa.Engine, error) {
-	files, err := policyFiles(s)
-	if err != nil {
-		return nil, err
-	}
-	return loadEngine(files, logger)
-}
-
-func loadEngine(files fs.FS, logger *slog.Logger) (*opa.Engine, error) {
-	alarm := func(what string) { logger.Error("policy answered otherwise than OPA", "what", what) }
-	engine, err := opa.Load(opa.Options{FS: files, Schema: rego.InputSchema, Alarm: alarm})
-	if err != nil {
-		return nil, problem.Failure(fmt.Errorf("loading policy: %w", err), "mend it and run `chaperone policy check`")
-	}
-	if why := engine.Slow(); why != "" {
-		logger.Warn("policy is answered by OPA's own evaluator, which is slower", "policy", engine.Revision(), "why", why)
-	}
-	return engine, nil
-}
-
-// usePolicy puts an engine into force, and ends what the one before does beside requests.
-func (r *road) usePolicy(e *opa.Engine) {
-	r.gate.Use(e)
-	if r.engine != nil && r.engine != e {
-		r.engine.Close()
-	}
-	r.engine = e
 }
 
 // loadCatalogue lays the configuration's catalogue files over what is shipped, and

@@ -74,10 +74,9 @@ type Counter struct {
 	stop     chan struct{}
 }
 
-// New returns a counter over a store. [Counter.Close] gives back what it has reserved.
-func New(s Store) *Counter { return newCounter(s, time.Now) }
-
-func newCounter(s Store, now func() time.Time) *Counter {
+// New returns a counter over a store, by a clock that all replicas share. [Counter.Close]
+// gives back what it has reserved.
+func New(s Store, now func() time.Time) *Counter {
 	c := &Counter{store: s, now: now, accounts: map[string]*account{}, stop: make(chan struct{})}
 	c.running.Go(c.sweep)
 	return c

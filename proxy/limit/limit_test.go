@@ -33,7 +33,7 @@ func TestNeverOneOver(t *testing.T) {
 	s := open(t)
 	var replicas []*Counter
 	for range 3 {
-		c := New(s)
+		c := New(s, time.Now)
 		defer c.Close()
 		replicas = append(replicas, c)
 	}
@@ -72,7 +72,7 @@ func TestNeverOneOver(t *testing.T) {
 }
 
 func TestAllOrNone(t *testing.T) {
-	c := New(open(t))
+	c := New(open(t), time.Now)
 	defer c.Close()
 	two := []Claim{{Key: "a", Max: 10, Amount: 4}, {Key: "b", Title: "b", Max: 5, Amount: 3}}
 	if _, err := c.Take(t.Context(), two); err != nil {
@@ -104,7 +104,7 @@ func TestAllOrNone(t *testing.T) {
 
 func TestWindows(t *testing.T) {
 	now := time.Now().Truncate(time.Minute).Add(30 * time.Second) // the store has a clock of its own
-	c := newCounter(open(t), func() time.Time { return now })
+	c := New(open(t), func() time.Time { return now })
 	defer c.Close()
 	claim := []Claim{{Key: "a", Title: "a", Max: 1, Amount: 1, Every: time.Minute}}
 	if _, err := c.Take(t.Context(), claim); err != nil {
@@ -123,11 +123,11 @@ func TestWindows(t *testing.T) {
 // TestRestart counts on after the process was killed, and after it was stopped.
 func TestRestart(t *testing.T) {
 	s := open(t)
-	killed := New(s)
+	killed := New(s, time.Now)
 	if _, err := killed.Take(t.Context(), claims(3)); err != nil {
 		t.Fatal(err)
 	}
-	next := New(s)
+	next := New(s, time.Now)
 	for range 2 {
 		if _, err := next.Take(t.Context(), claims(3)); err != nil {
 			t.Fatal(err)
@@ -142,7 +142,7 @@ func TestRestart(t *testing.T) {
 
 func TestUncounted(t *testing.T) {
 	s := open(t)
-	c := New(s)
+	c := New(s, time.Now)
 	defer c.Close()
 	s.Close()
 	if _, err := c.Take(t.Context(), claims(3)); !errors.Is(err, ErrUncounted) {
@@ -152,7 +152,7 @@ func TestUncounted(t *testing.T) {
 
 // BenchmarkTake is the common request: what it takes is reserved already.
 func BenchmarkTake(b *testing.B) {
-	c := New(open(b))
+	c := New(open(b), time.Now)
 	defer c.Close()
 	claim := claims(1 << 40)
 	b.ReportAllocs()

@@ -32,6 +32,8 @@ type Options struct {
 	// Reload builds policy and catalogue anew and swaps them in; on an error the
 	// last good ones stay.
 	Reload func(context.Context) error
+	// Stages changes which policy is in force.
+	Stages Stages
 	// Flush brings what was decided into the file of the decision log.
 	Flush func() error
 	// ProxyURL is the proxy's address as agents dial it, with their credentials.
@@ -77,6 +79,8 @@ func New(o Options) *Server {
 	mux.Handle("POST /v1/humans/suspend", answer(s.suspendHuman))
 	mux.Handle("POST /v1/humans/resume", answer(s.resumeHuman))
 	mux.Handle("POST /v1/reload", answer(s.reload))
+	mux.Handle("POST /v1/policy/promote", answer(s.promote))
+	mux.Handle("POST /v1/policy/rollback", answer(s.rollback))
 	mux.Handle("POST /v1/log/flush", answer(s.flush))
 	mux.Handle("GET /v1/status", answer(s.status))
 	mux.HandleFunc("GET /readyz", s.readyz)

@@ -199,7 +199,7 @@ func (s *Settings) settle(dir string) {
 	if s.Log.Checkpoints.Key == "" {
 		s.Log.Checkpoints.Key = filepath.Join(s.State, "log.key")
 	}
-	paths := []*string{&s.Log.Checkpoints.Key, &s.State, &s.Admin, &s.Log.Path, &s.Policy.Path, &s.Key.File, &s.CA.Cert, &s.CA.Key, &s.TLS.Cert, &s.TLS.Key,
+	paths := []*string{&s.Log.Checkpoints.Key, &s.State, &s.Admin, &s.Log.Path, &s.Policy.Path, &s.Policy.Shadow, &s.Key.File, &s.CA.Cert, &s.CA.Key, &s.TLS.Cert, &s.TLS.Key,
 		&s.Sources.Vault.Token.File, &s.Sources.AWS.Keys.File, &s.Sources.Google.Token.File, &s.Redis.Password.File, &s.Redis.SentinelPassword.File, &s.Redis.Cert, &s.Redis.Key}
 	for i := range s.Log.Checkpoints.To {
 		paths = append(paths, &s.Log.Checkpoints.To[i])

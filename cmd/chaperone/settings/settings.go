@@ -74,6 +74,8 @@ type Redis struct {
 // Policy says which policy decides. An empty path is the policy in the program.
 type Policy struct {
 	Path string `yaml:"path"`
+	// Shadow is a second policy that is asked beside the one that decides.
+	Shadow string `yaml:"shadow"`
 }
 
 // Log is about the decision log.
