@@ -188,6 +188,7 @@ func (m *minted) underLock(ctx context.Context, c *Caller, key string, refused, 
 	}
 	began := m.v.now()
 	got, err := m.by.mint(ctx, c, refresh)
+	m.v.noteMint(err)
 	if err != nil {
 		return nil, err
 	}
@@ -197,6 +198,18 @@ func (m *minted) underLock(ctx context.Context, c *Caller, key string, refused, 
 	}
 	return m.saved(ctx, key, t, version)
 }
+
+func (v *Vault) noteMint(err error) {
+	if err != nil {
+		v.mintsFailed.Add(1)
+		return
+	}
+	v.mints.Add(1)
+}
+
+// Mints tells how many short-lived tokens were got or refreshed, and how often that
+// failed, since the vault was opened.
+func (v *Vault) Mints() (got, failed uint64) { return v.mints.Load(), v.mintsFailed.Load() }
 
 // made is a token as it is used: until a minute before its end, or until the last
 // tenth of a short life.

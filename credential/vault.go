@@ -63,6 +63,8 @@ type Vault struct {
 	outside Outside
 	flights singleflight.Group // one fetch at a time of each credential
 
+	mints, mintsFailed atomic.Uint64
+
 	mu          sync.RWMutex
 	credentials map[string]*kept
 	byID        map[string]*Handle

@@ -38,6 +38,7 @@ type exchange struct {
 	hidden    hidden
 	swapped   credential.Outgoing // what the service is sent in the credential's places
 	permit    *policy.Permit
+	trace     string // traceparent for the service; empty: as the agent sent it
 	answer    policy.Answer
 	out       upstream.Request
 	duties    *oblige.Duties // nil: the allow obliges to nothing
@@ -49,6 +50,7 @@ type exchange struct {
 	started  bool           // the answer's head has gone to the agent
 	departed time.Time      // the moment the request went out
 	returned time.Time      // the moment the answer's head came in
+	pondered time.Duration  // how long policy took
 	replied  time.Time      // the moment the answer's head went on
 }
 
@@ -181,7 +183,9 @@ func (x *exchange) serviceName() string {
 // decide asks policy. Without its permit nothing below moves.
 func (x *exchange) decide() error {
 	var err error
+	began := time.Now()
 	x.permit, x.answer, err = x.s.o.Gate.Decide(x.r.Context(), &x.q)
+	x.pondered = time.Since(began)
 	return err
 }
 
@@ -200,6 +204,9 @@ func (x *exchange) forward() (*http.Response, error) {
 	respell(x.out.Header, x.head.Spelled)
 	if x.r.ProtoMajor == 2 && strings.HasPrefix(x.r.Header.Get("Content-Type"), "application/grpc") {
 		x.out.Protocol = upstream.H2
+	}
+	if x.trace != "" {
+		x.out.Header["Traceparent"] = []string{x.trace}
 	}
 	x.out.On1xx = x.informational
 	x.departed = time.Now()
@@ -220,6 +227,9 @@ func (x *exchange) describe() {
 		rec.Human, rec.Session, rec.Purpose, rec.Chain = q.Human, q.Session.ID, q.Session.Purpose, q.Session.Chain
 	}
 	rec.Traceparent = x.r.Header.Get("Traceparent")
+	if x.s.o.Trace {
+		x.trace, rec.Traceparent = audit.Traceparent(rec.Traceparent, rec.ID)
+	}
 	rec.Action, rec.Resource, rec.Actions = q.Action, q.Resource, q.Actions
 	if q.Request.Host != "" {
 		standard := 443

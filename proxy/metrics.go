@@ -20,6 +20,7 @@ type Metrics struct {
 	alarms     *prometheus.CounterVec
 	added      prometheus.Histogram
 	upstream   prometheus.Histogram
+	policy     prometheus.Histogram
 	tunnels    prometheus.Counter
 	handshakes prometheus.Counter
 	reloads    *prometheus.CounterVec
@@ -48,6 +49,8 @@ func NewMetrics() *Metrics {
 			Help: "Time that the proxy itself added to a forwarded request.", Buckets: seconds}),
 		upstream: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "chaperone_upstream_seconds",
 			Help: "Time from sending a request to the head of the service's answer.", Buckets: seconds}),
+		policy: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "chaperone_policy_seconds",
+			Help: "Time that policy took to answer, from memory or not.", Buckets: []float64{.000001, .000002, .000005, .00001, .00002, .00005, .0001, .0002, .0005, .001, .005, .05}}),
 		tunnels: prometheus.NewCounter(prometheus.CounterOpts{Name: "chaperone_tunnels_total",
 			Help: "Inspected tunnels opened."}),
 		handshakes: prometheus.NewCounter(prometheus.CounterOpts{Name: "chaperone_handshake_failures_total",
@@ -59,7 +62,7 @@ func NewMetrics() *Metrics {
 		Help: "Decisions that the policy in the shadow would have made otherwise, by both results."}, []string{"result", "shadow"})
 	m.budget = prometheus.NewCounter(prometheus.CounterOpts{Name: "chaperone_policy_failures_total",
 		Help: "Requests refused because the policy could not be evaluated: an error, no answer, or no time left."})
-	m.registry.MustRegister(m.shadow, m.budget, m.requests, m.alarms, m.added, m.upstream, m.tunnels, m.handshakes, m.reloads,
+	m.registry.MustRegister(m.shadow, m.budget, m.requests, m.alarms, m.added, m.upstream, m.policy, m.tunnels, m.handshakes, m.reloads,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -72,6 +75,11 @@ func (m *Metrics) Handler() http.Handler {
 // Gauge adds a figure that is read when the metrics are.
 func (m *Metrics) Gauge(name, help string, read func() float64) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
+}
+
+// Counter adds a count that is read when the metrics are.
+func (m *Metrics) Counter(name, help string, read func() float64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, read))
 }
 
 // Each adds a figure for each value of a label, read when the metrics are.
@@ -127,6 +135,9 @@ func (m *Metrics) observe(x *exchange) {
 	}
 	if x.rec.Alarm != "" {
 		m.alarms.WithLabelValues(x.rec.Alarm).Inc()
+	}
+	if x.pondered > 0 {
+		m.policy.Observe(seconds(x.pondered))
 	}
 	if !x.replied.IsZero() {
 		m.added.Observe(seconds(x.rec.Outcome.Added))

@@ -48,6 +48,9 @@ type Options struct {
 	// TunnelUnknown passes hosts that no service names through uninspected, when
 	// policy allows it at CONNECT. They never get a credential.
 	TunnelUnknown bool
+	// Trace has each request go on as a span of its own: its traceparent names it as the
+	// parent, and is made where the agent sent none.
+	Trace bool
 	// TLS serves the listener itself over TLS when set.
 	TLS *tls.Config
 

@@ -60,6 +60,7 @@ type road struct {
 	listening atomic.Pointer[[]netip.AddrPort]
 	address   string
 
+	counting   atomic.Pointer[opa.Engine] // the one in the gate, for the metrics
 	background background
 
 	reloading sync.Mutex
@@ -97,13 +98,14 @@ func assemble(ctx context.Context, s *settings.Settings, logger *slog.Logger) (_
 	}
 	r.server, err = proxy.New(proxy.Options{
 		Directory: r.directory, Catalogue: catalogue, Gate: r.gate, Log: r.log, Vault: r.vault, Upstream: r.upstream, CA: r.ca,
-		Metrics: r.metrics, Logger: logger, Limits: r.limits, TunnelUnknown: s.UnknownHosts == settings.TunnelUnknown, TLS: listener,
+		Metrics: r.metrics, Logger: logger, Limits: r.limits, TunnelUnknown: s.UnknownHosts == settings.TunnelUnknown, Trace: traced(s), TLS: listener,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("building proxy: %w", err)
 	}
 	r.mintAhead(catalogue)
 	r.noteStart()
+	r.figures()
 	return r, nil
 }
 

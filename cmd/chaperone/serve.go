@@ -126,12 +126,13 @@ func (r *road) start(ctx context.Context) (*running, error) {
 		}
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", r.metrics.Handler())
+		r.health(mux)
 		up.metrics = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 		go up.serve(func() error { return up.metrics.Serve(ln) })
 	}
 	up.admin = admin.New(admin.Options{
 		Directory: r.directory, Vault: r.vault, Catalogue: func() *action.Catalogue { return r.catalogue.Load() },
-		Metrics: r.metrics.Handler(), Logger: r.logger, Status: r.status, Reload: r.reload, Stages: admin.Stages{Promote: r.promote, Rollback: r.rollback}, Flush: r.log.Flush, ProxyURL: r.proxyURL,
+		Metrics: r.metrics.Handler(), Unready: r.unready, Logger: r.logger, Status: r.status, Reload: r.reload, Stages: admin.Stages{Promote: r.promote, Rollback: r.rollback}, Flush: r.log.Flush, ProxyURL: r.proxyURL,
 		Replicas: r.shared.registry.List, Confirm: r.confirm,
 	})
 	go up.serve(func() error { return up.admin.Serve(socket) })

@@ -247,6 +247,7 @@ func loadEngine(files fs.FS, logger *slog.Logger) (*opa.Engine, error) {
 
 // usePolicy puts an engine into force, and ends what the one before does beside requests.
 func (r *road) usePolicy(e *opa.Engine) {
+	r.counting.Store(e)
 	r.gate.Use(e)
 	if r.engine != nil && r.engine != e {
 		r.engine.Close()

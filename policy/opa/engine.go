@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -68,6 +69,17 @@ type Engine struct {
 	answers  *memory[policy.Answer] // nil: none may be remembered
 	callers  *memory[*caller]
 	twin     *twin
+	counts   *counts
+}
+
+// counts are how many questions were asked, and how many of them were answered from
+// memory.
+type counts struct{ asked, recalled atomic.Uint64 }
+
+// Counts tells how many questions the engine was asked since it was loaded, and how
+// many of them it answered from memory.
+func (e *Engine) Counts() (asked, recalled uint64) {
+	return e.counts.asked.Load(), e.counts.recalled.Load()
 }
 
 var _ policy.Engine = (*Engine)(nil)
@@ -87,7 +99,7 @@ func Load(o Options) (*Engine, error) {
 	if len(faults) > 0 {
 		return nil, faults
 	}
-	e := &Engine{revision: src.revision(), steps: o.Steps, timeout: o.Timeout, compiler: compiler, grants: g, twin: &twin{every: sampleEvery, alarm: o.Alarm}}
+	e := &Engine{revision: src.revision(), steps: o.Steps, timeout: o.Timeout, compiler: compiler, grants: g, twin: &twin{every: sampleEvery, alarm: o.Alarm}, counts: new(counts)}
 	if e.steps == 0 {
 		e.steps = 50_000
 	}
@@ -141,12 +153,14 @@ func (e *Engine) ReadsBody() bool { return e.reads.body }
 // Eval implements [policy.Engine]. An answer that was given before to a question that
 // differs in nothing that the policy reads is given again.
 func (e *Engine) Eval(ctx context.Context, q *policy.Question) (policy.Answer, error) {
+	e.counts.asked.Add(1)
 	if e.answers == nil {
 		return e.evaluate(ctx, q)
 	}
 	var space [maxKeySize]byte
 	k := e.reads.key(space[:0], q)
 	if a, ok := e.answers.recall(k); ok {
+		e.counts.recalled.Add(1)
 		return apart(a), nil
 	}
 	trusted := e.twin.program.Load()

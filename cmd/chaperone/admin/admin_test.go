@@ -50,6 +50,7 @@ func open(t *testing.T) (*Client, *credential.Vault) {
 		Status:   func() Status { return Status{Ready: true, Trust: dir} },
 		Confirm:  func(context.Context) ([]replica.Ack, error) { return []replica.Ack{{ID: "r", Done: true}}, nil },
 		Replicas: func() []replica.Status { return nil },
+		Unready:  func() string { return "" },
 		ProxyURL: func(agent, token string) string { return "http://" + agent + ":" + token + "@proxy" },
 	})
 	path := filepath.Join(dir, "s")

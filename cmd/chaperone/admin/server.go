@@ -29,6 +29,7 @@ type Options struct {
 	Metrics   http.Handler
 	Logger    *slog.Logger // told of every change
 	Status    func() Status
+	Unready   func() string // why requests would be refused; empty: they are not
 	// Reload builds policy and catalogue anew and swaps them in; on an error the
 	// last good ones stay.
 	Reload func(context.Context) error
@@ -84,6 +85,7 @@ func New(o Options) *Server {
 	mux.Handle("POST /v1/log/flush", answer(s.flush))
 	mux.Handle("GET /v1/status", answer(s.status))
 	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "alive") })
 	mux.Handle("GET /metrics", o.Metrics)
 	s.http = &http.Server{Handler: s.noting(mux), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second}
 	return s
@@ -311,8 +313,8 @@ func (s *Server) status(*http.Request, none) (Status, error) { return s.o.Status
 
 // readyz is 200 only while requests are accepted and decided.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
-	if !s.o.Status().Ready {
-		http.Error(w, "not ready", http.StatusServiceUnavailable)
+	if why := s.o.Unready(); why != "" {
+		http.Error(w, why, http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ready")
