@@ -64,7 +64,7 @@ func TestSensitive(t *testing.T) {
 			levels[r.Action][r.Access] = true
 		}
 	}
-	for _, id := range strings.Fields(`aws-secretsmanager:GetSecretValue aws-sts:AssumeRole aws-iam:CreateUser aws-iam:CreateAccessKey aws-ec2:GetPasswordData
+	for id := range strings.FieldsSeq(`aws-secretsmanager:GetSecretValue aws-sts:AssumeRole aws-iam:CreateUser aws-iam:CreateAccessKey aws-ec2:GetPasswordData
 		aws-s3:PutBucketPolicy aws-s3:PutPublicAccessBlock aws-lambda:UpdateFunctionCode aws-lambda:AddPermission aws-sns:Subscribe
 		kubernetes:secrets/get kubernetes:pods/exec/connect kubernetes:serviceaccounts/token/create kubernetes:rbac.authorization.k8s.io/rolebindings/create
 		github:repos/create-webhook github:repos/add-collaborator github:git/update-ref github:actions/create-workflow-dispatch github:graphql/mutation.createRef
@@ -99,8 +99,9 @@ func TestCatalogueIsSmall(t *testing.T) {
 			hosts = append(hosts, api.Hosts...)
 		}
 		for _, h := range hosts {
-			name, path, _ := strings.Cut(exampleHost(&Service{Name: s.Name, Hosts: []string{h}})+"/", "/")
-			if _, path, _ = strings.Cut(h, "/"); path != "" {
+			name, _, _ := strings.Cut(exampleHost(&Service{Name: s.Name, Hosts: []string{h}}), "/")
+			_, path, _ := strings.Cut(h, "/")
+			if path != "" {
 				path += "/"
 			}
 			if _, err := classify(t, c, &Request{Method: "GET", Host: name, Path: "/" + path + "x"}); err != nil {

@@ -113,17 +113,18 @@ func outcome(c *Catalogue, r *Request) []string {
 		if !a.Action.Known {
 			return []string{"? " + a.Action.Why}
 		}
-		line := a.Action.ID + " " + string(a.Action.Access)
+		var line strings.Builder
+		line.WriteString(a.Action.ID + " " + string(a.Action.Access))
 		if a.Resource.ID != "" {
-			line += " on " + a.Resource.Type + " " + a.Resource.ID
+			line.WriteString(" on " + a.Resource.Type + " " + a.Resource.ID)
 		}
 		for i, p := range a.Resource.Params {
 			if i == 0 {
-				line += " with"
+				line.WriteString(" with")
 			}
-			line += " " + p.Name + "=" + p.Value
+			line.WriteString(" " + p.Name + "=" + p.Value)
 		}
-		out = append(out, line)
+		out = append(out, line.String())
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package action
 
 import (
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -81,9 +82,7 @@ func named(c *Catalogue, line, body string, h http.Header) string {
 	words := strings.Fields(line)
 	path, query, _ := strings.Cut(words[2], "?")
 	r := &Request{Method: words[0], Host: words[1], Path: path, RawQuery: query, Header: http.Header{}, BodyState: policy.BodyAbsent}
-	for k, v := range h {
-		r.Header[k] = v
-	}
+	maps.Copy(r.Header, h)
 	if body != "" {
 		r.Header.Set("Content-Type", "application/json")
 		r.Body, r.BodyState = []byte(body), policy.BodyParsed

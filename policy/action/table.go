@@ -20,7 +20,6 @@ const (
 // parameter of several segments; a dead end backs up. Look-ups do not allocate.
 type table struct {
 	root       node
-	multi      bool            // there are parameters of several segments
 	conditions map[string]bool // query keys by which templates are told apart
 }
 
