@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -39,10 +40,21 @@ func (g *Gate) compare(ctx context.Context, q *Question, a *Answer) *Answer {
 		return nil
 	}
 	other, _ := g.ask(ctx, *e, q) // an error is a deny, as the answer says
-	if other.Result == a.Result && (len(other.Obligations)+len(a.Obligations) == 0 || reflect.DeepEqual(other.Obligations, a.Obligations)) {
+	if other.Result == a.Result && sameDuties(other.Obligations, a.Obligations) {
 		return nil
 	}
 	return &other
+}
+
+// sameDuties compares what two answers oblige to; what is only reported is no duty.
+func sameDuties(a, b map[string]any) bool {
+	if len(a)+len(b) == 0 {
+		return true
+	}
+	a, b = maps.Clone(a), maps.Clone(b)
+	delete(a, "report")
+	delete(b, "report")
+	return len(a)+len(b) == 0 || reflect.DeepEqual(a, b)
 }
 
 // Revision returns the revision of the policy in force, or the empty string.

@@ -45,7 +45,7 @@ type Options struct {
 	FS fs.FS
 	// Schema is the JSON schema of the input; nil checks no types.
 	Schema []byte
-	// Steps and Timeout bound one evaluation: 50,000 expressions, 50 ms.
+	// Steps and Timeout bound one evaluation: 50,000 expressions, 10 ms.
 	Steps   int
 	Timeout time.Duration
 	// Alarm is called, once and from another goroutine, when an answer of the machine
@@ -104,7 +104,7 @@ func Load(o Options) (*Engine, error) {
 		e.steps = 50_000
 	}
 	if e.timeout == 0 {
-		e.timeout = 50 * time.Millisecond
+		e.timeout = 10 * time.Millisecond
 	}
 	if err := e.prepare(src.data); err != nil {
 		return nil, fmt.Errorf("preparing policy: %w", err)
