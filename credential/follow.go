@@ -94,11 +94,15 @@ func (v *Vault) takeHandle(id string, s *storedHandle, sum [sha256.Size]byte, ve
 // it expires, so that it is known for what it is.
 func (v *Vault) loseHandle(id string) {
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	if h := v.byID[id]; h != nil {
+	h := v.byID[id]
+	if h != nil {
 		h.revoked.Store(true)
 		h.gone.Store(true)
 		delete(v.doomed, h)
+	}
+	v.mu.Unlock()
+	if h != nil {
+		h.cut()
 	}
 }
 
@@ -134,17 +138,33 @@ func (v *Vault) takeCredential(k *kept, version uint64) {
 
 // loseCredential closes a credential that another replica removed.
 func (v *Vault) loseCredential(id string, version uint64) {
+	var lost []*Handle
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	if k := v.credentials[id]; k != nil && k.version < version {
 		k.removed.Store(true)
 		k.open.Store(nil)
 		delete(v.credentials, id)
+		for _, h := range v.byID {
+			if h.cred.Load() == k {
+				lost = append(lost, h)
+			}
+		}
+	}
+	v.mu.Unlock()
+	for _, h := range lost {
+		h.cut()
 	}
 }
 
 // Loaded implements [store.Consumer].
 func (v *Vault) Loaded() {
+	for _, h := range v.loaded() {
+		h.cut()
+	}
+}
+
+// loaded drops what the store has no more, and returns the handles that this revokes.
+func (v *Vault) loaded() (lost []*Handle) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for id, k := range v.credentials {
@@ -164,6 +184,8 @@ func (v *Vault) Loaded() {
 		default:
 			h.revoked.Store(true)
 			v.drop(h)
+			lost = append(lost, h)
 		}
 	}
+	return lost
 }

@@ -79,6 +79,9 @@ func (v *Vault) revoke(ctx context.Context, hit []*Handle) (int, error) {
 		v.doomed[h] = struct{}{}
 	}
 	v.mu.Unlock()
+	for _, h := range hit {
+		h.cut()
+	}
 	var errs error
 	for _, h := range hit {
 		if err := v.forget(ctx, h); err != nil {

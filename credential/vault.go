@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -120,6 +121,8 @@ type Handle struct {
 	gone       atomic.Bool // from the store as well
 	version    uint64      // Vault.mu guards it
 	round      uint32      // of the vault when it was last told of
+	cutting    sync.Mutex
+	attached   map[io.Closer]struct{} // what is cut when it is revoked
 	uses       atomic.Int64
 	cred       atomic.Pointer[kept] // nil: it was removed
 }

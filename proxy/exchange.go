@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -47,6 +48,8 @@ type exchange struct {
 
 	sent     countingReader // the agent's body, as the service takes it
 	received int64          // bytes of the answer's body that the agent took
+	cutter   io.Closer      // ends the exchange when what allowed it is taken back; nil: it has not gone out
+	detach   func()         // undoes its attachment to the session; nil: a tunnel is attached
 	started  bool           // the answer's head has gone to the agent
 	departed time.Time      // the moment the request went out
 	returned time.Time      // the moment the answer's head came in
@@ -208,6 +211,9 @@ func (x *exchange) forward() (*http.Response, error) {
 	if x.trace != "" {
 		x.out.Header["Traceparent"] = []string{x.trace}
 	}
+	if err := x.guard(); err != nil {
+		return nil, err
+	}
 	x.out.On1xx = x.informational
 	x.departed = time.Now()
 	resp, err := x.s.o.Upstream.Send(x.r.Context(), x.permit, &x.out)
@@ -215,7 +221,7 @@ func (x *exchange) forward() (*http.Response, error) {
 		resp, err = x.renewed(resp)
 	}
 	x.returned = time.Now()
-	return resp, err
+	return resp, x.because(err)
 }
 
 // describe copies what is known of the request into its record.
@@ -268,6 +274,7 @@ func queryKeys(raw string) []string {
 
 // close ends the record with what happened.
 func (x *exchange) close() {
+	x.unguard()
 	now := time.Now()
 	if x.duties != nil {
 		x.settle()

@@ -213,7 +213,7 @@ func (x *exchange) answerBody(resp *http.Response) error {
 		}
 		if n > 0 {
 			if _, werr := x.w.Write((*buf)[:n]); werr != nil {
-				return errAgentGone
+				return x.because(errAgentGone)
 			}
 			x.received += int64(n)
 			left -= int64(n)
@@ -232,8 +232,8 @@ func (x *exchange) answerBody(resp *http.Response) error {
 
 // cause tells apart who ended an exchange.
 func (x *exchange) cause(err error) error {
-	if x.caller.Live() != nil {
-		return x.caller.Live()
+	if why := x.barred(); why != nil {
+		return why
 	}
 	if x.r.Context().Err() != nil {
 		return errAgentGone
@@ -274,7 +274,7 @@ func (x *exchange) switchProtocols(resp *http.Response) error {
 	out, in := splice(conn, service)
 	x.received += out
 	x.sent.n.Add(in)
-	if err := x.caller.Live(); err != nil {
+	if err := x.barred(); err != nil {
 		x.note(err)
 	}
 	return nil

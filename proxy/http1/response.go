@@ -278,6 +278,13 @@ func (w *response) trailers() {
 	}
 }
 
+// Close cuts the connection, and with it the exchange. Unlike all else here it may be
+// called from any goroutine and more than once.
+func (w *response) Close() error {
+	w.c.cancel()
+	return w.c.Conn.Close()
+}
+
 // Hijack hands the connection over, with what the agent sent early still to be
 // read from it. The reader and writer are over the same connection.
 func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
