@@ -185,6 +185,9 @@ func (o *opening) awsKeys() (sigv4.Keys, error) {
 
 func (a *awsKeys) apply(_ context.Context, u *use) error { return signAWS(a.v, u, a.keys) }
 
+// keysFor are the keys that sign for a caller.
+func (a *awsKeys) keysFor(context.Context, *Caller) (sigv4.Keys, error) { return a.keys, nil }
+
 // signAWS puts the service's signature in the place of the agent's. What is streamed in
 // signed chunks is signed anew chunk by chunk.
 func signAWS(v *Vault, u *use, keys sigv4.Keys) error {
@@ -248,15 +251,24 @@ func openAWSRole(o *opening) (applier, error) {
 type awsTemporary struct{ ID, Secret, Token string }
 
 func (a *awsRole) apply(ctx context.Context, u *use) error {
-	t, err := a.current(ctx, &u.out.Caller, nil)
+	k, err := a.keysFor(ctx, &u.out.Caller)
 	if err != nil {
 		return err
 	}
+	return signAWS(a.v, u, k)
+}
+
+// keysFor are the role's keys of a caller.
+func (a *awsRole) keysFor(ctx context.Context, c *Caller) (sigv4.Keys, error) {
+	t, err := a.current(ctx, c, nil)
+	if err != nil {
+		return sigv4.Keys{}, err
+	}
 	var k awsTemporary
 	if err := json.Unmarshal([]byte(t.text), &k); err != nil {
-		return fmt.Errorf("%w: the role's keys cannot be read", ErrUnavailable)
+		return sigv4.Keys{}, fmt.Errorf("%w: the role's keys cannot be read", ErrUnavailable)
 	}
-	return signAWS(a.v, u, sigv4.Keys{ID: k.ID, Secret: secret.New(k.Secret), Token: secret.New(k.Token)})
+	return sigv4.Keys{ID: k.ID, Secret: secret.New(k.Secret), Token: secret.New(k.Token)}, nil
 }
 
 // assumed mints keys of a role (docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html).

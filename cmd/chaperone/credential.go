@@ -19,7 +19,7 @@ import (
 )
 
 func (a *app) credentialVerbs() *cobra.Command {
-	return group("credential", "Keep credentials, sealed", a.credentialAdd(), a.credentialReplace(), a.credentialKinds(), a.credentialList(), a.credentialShow(), a.credentialRemove())
+	return group("credential", "Keep credentials, sealed", a.credentialAdd(), a.credentialReplace(), a.credentialLogin(), a.credentialTest(), a.credentialKinds(), a.credentialList(), a.credentialShow(), a.credentialRemove())
 }
 
 // maxSecret bounds a secret, in bytes.

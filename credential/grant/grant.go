@@ -121,15 +121,7 @@ func (c *Client) Ask(ctx context.Context, params url.Values) (Token, error) {
 	if err != nil {
 		return Token{}, told(ctx, err, began)
 	}
-	t := Token{Access: secret.New(got.AccessToken), Expires: got.Expiry}
-	if got.RefreshToken != "" {
-		t.Refresh = secret.New(got.RefreshToken)
-	}
-	t.Scope, _ = got.Extra("scope").(string)
-	if !tokenForm(got.AccessToken) {
-		return Token{}, fmt.Errorf("%w: what it gives cannot be a token", ErrEndpoint)
-	}
-	return t, nil
+	return tokenOf(got)
 }
 
 // tokenForm reports whether a token can stand in a field (RFC 6750 section 2.1 allows

@@ -37,6 +37,8 @@ type Options struct {
 	Stages Stages
 	// Flush brings what was decided into the file of the decision log.
 	Flush func() error
+	// App returns the app through which people log in to a service.
+	App func(ctx context.Context, service string) (credential.App, error)
 	// ProxyURL is the proxy's address as agents dial it, with their credentials.
 	ProxyURL func(agent, token string) string
 	// Replicas lists those that share the store, with this one.
@@ -48,8 +50,9 @@ type Options struct {
 
 // Server answers on the admin socket.
 type Server struct {
-	o    Options
-	http *http.Server
+	o      Options
+	http   *http.Server
+	logins *credential.Logins
 }
 
 // maxBody bounds a request on the socket, in bytes.
@@ -57,7 +60,7 @@ const maxBody = 1 << 20
 
 // New returns a server.
 func New(o Options) *Server {
-	s := &Server{o: o}
+	s := &Server{o: o, logins: credential.NewLogins(o.Vault)}
 	mux := http.NewServeMux()
 	mux.Handle("POST /v1/agents", answer(s.addAgent))
 	mux.Handle("GET /v1/agents", answer(s.agents))
@@ -84,6 +87,7 @@ func New(o Options) *Server {
 	mux.Handle("POST /v1/policy/rollback", answer(s.rollback))
 	mux.Handle("POST /v1/log/flush", answer(s.flush))
 	mux.Handle("GET /v1/status", answer(s.status))
+	s.routeLogins(mux)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "alive") })
 	mux.Handle("GET /metrics", o.Metrics)

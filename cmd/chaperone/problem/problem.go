@@ -9,6 +9,7 @@ import (
 	"chaperone/audit"
 	"chaperone/certs"
 	"chaperone/credential"
+	"chaperone/credential/grant"
 	"chaperone/policy"
 	"chaperone/policy/action"
 	"chaperone/proxy/identity"
@@ -68,6 +69,17 @@ var hints = []struct {
 	{identity.ErrInvalid, "see the verb's --help for the accepted forms"},
 	{credential.ErrDuplicate, "choose another id, or `chaperone credential remove ID` first"},
 	{credential.ErrUnknown, "see `chaperone credential list`"},
+	{credential.ErrLogin, "run `chaperone credential login` again"},
+	{grant.ErrIssuer, "begin again; if it stays, somebody is between you and the provider, or issuer: in config.yaml is another's"},
+	{grant.ErrDenied, "run `chaperone credential login` again and consent"},
+	{grant.ErrNoFlow, "see logins: in config.yaml; --device wants device_url, the browser wants authorize_url"},
+	{grant.ErrGrant, "the consent has ended: run `chaperone credential login` again, or `chaperone credential replace`"},
+	{grant.ErrClient, "see that the app still exists at the provider, and that its id and secret are these"},
+	{grant.ErrClock, "set this machine's clock"},
+	{grant.ErrUnreachable, "see that the proxy reaches the provider; upstream.roots and upstream.proxy in config.yaml apply"},
+	{grant.ErrTimeout, "try again later"},
+	{grant.ErrRedirect, "name the endpoint to which it redirects, if you trust that"},
+	{grant.ErrEndpoint, "see that the address is that of the provider's endpoint"},
 	{credential.ErrShape, "`chaperone credential kinds` says what each kind wants"},
 	{credential.ErrSource, "see that the source can be reached from where `chaperone serve` runs, as its user"},
 	{credential.ErrInvalid, "see `chaperone credential add --help` for the accepted forms"},

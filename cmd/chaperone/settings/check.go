@@ -82,6 +82,7 @@ func (c *check) settings(s *Settings) {
 	c.pair(at("ca"), s.CA)
 	c.reference(at("key"), s.Key)
 	c.sources(&s.Sources)
+	c.logins(s.Logins)
 	if s.UnknownHosts != DenyUnknown && s.UnknownHosts != TunnelUnknown {
 		c.fault(at("unknown_hosts"), "%q is neither deny nor tunnel", s.UnknownHosts)
 	}
@@ -215,6 +216,12 @@ func (s *Settings) settle(dir string) {
 		}
 		for j := range sink.Roots {
 			paths = append(paths, &sink.Roots[j])
+		}
+	}
+	for service, l := range s.Logins {
+		if l.ClientSecret.File != "" && !filepath.IsAbs(l.ClientSecret.File) {
+			l.ClientSecret.File = filepath.Join(dir, l.ClientSecret.File)
+			s.Logins[service] = l
 		}
 	}
 	for i := range s.Upstream.Roots {

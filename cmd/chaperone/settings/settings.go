@@ -33,6 +33,7 @@ type Settings struct {
 	Redis        Redis            `yaml:"redis"`
 	Key          Reference        `yaml:"key"`
 	Sources      Sources          `yaml:"sources"`
+	Logins       map[string]Login `yaml:"logins"` // by service
 	CA           Pair             `yaml:"ca"`
 	Policy       Policy           `yaml:"policy"`
 	Log          Log              `yaml:"log"`

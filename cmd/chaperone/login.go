@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"chaperone/cmd/chaperone/admin"
+	"chaperone/cmd/chaperone/problem"
+	"chaperone/credential"
+	"chaperone/credential/grant"
+)
+
+// providers are those whose addresses are known, by service.
+var providers = map[string]grant.Provider{
+	"github": {Authorize: "https://github.com/login/oauth/authorize", Token: "https://github.com/login/oauth/access_token", Device: "https://github.com/login/device/code"},
+	"gitlab": {Issuer: "https://gitlab.com"},
+	"google": {Issuer: "https://accounts.google.com"},
+	"linear": {Authorize: "https://linear.app/oauth/authorize", Token: "https://api.linear.app/oauth/token"},
+}
+
+// app is the app that the configuration names for a service.
+func (r *road) app(ctx context.Context, service string) (credential.App, error) {
+	l, ok := r.s.Logins[service]
+	if !ok {
+		return credential.App{}, problem.Failure(fmt.Errorf("there is no app for people to log in to %s", service),
+			"register one with the provider and name it under logins: in config.yaml, which says how")
+	}
+	family, _, _ := strings.Cut(service, "-")
+	app := credential.App{
+		Provider: grant.Provider{Issuer: l.Issuer, Authorize: l.AuthorizeURL, Token: l.TokenURL, Device: l.DeviceURL},
+		ClientID: l.ClientID, Scopes: l.Scopes, Auth: l.Auth,
+	}
+	if l.Issuer == "" && l.TokenURL == "" {
+		app.Provider = providers[family]
+	}
+	if app.Provider.Issuer == "" && app.Provider.Token == "" {
+		return app, problem.Failure(fmt.Errorf("the addresses of the provider of %s are not known", service), "set issuer, or authorize_url and token_url, under logins: in config.yaml")
+	}
+	if s := l.ClientSecret; s.File != "" || s.Env != "" || len(s.Command) > 0 {
+		b, err := readReference(ctx, s)
+		if err != nil {
+			return app, fmt.Errorf("reading the app's secret: %w", err)
+		}
+		app.Secret = credential.NewSecret([]byte(strings.TrimSpace(string(b))))
+	}
+	return app, nil
+}
+
+// loginLife is how long a person may take.
+const loginLife = 10 * time.Minute
+
+func (a *app) credentialLogin() *cobra.Command {
+	var in admin.LoginSpec
+	var device, quiet bool
+	c := &cobra.Command{
+		Use:   "login SERVICE --human H [--id ID] [--device]",
+		Short: "Have a person consent by OAuth, and keep what comes of it under them",
+		Long: `Have a person consent in their browser, and keep what comes of it, sealed, as a credential
+of theirs. No token is ever shown. The browser comes back to this machine; with --device
+the person types a code on any machine instead. The app is the one that logins: in
+config.yaml names for the service.`,
+		Args: arguments("SERVICE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			in.Service = args[0]
+			if in.Human == "" {
+				return problem.Misuse("--human is missing", "say whose the credential will be, such as --human alice@acme.com")
+			}
+			if in.ID == "" {
+				in.ID = defaultID(in.Human, in.Service)
+			}
+			client, err := a.admin()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), loginLife)
+			defer cancel()
+			var made *credential.Credential
+			if device {
+				made, err = a.loginByDevice(ctx, client, in)
+			} else {
+				made, err = a.loginByBrowser(ctx, client, in, !quiet)
+			}
+			if err != nil {
+				return err
+			}
+			return a.print(made, func(w io.Writer) {
+				fmt.Fprintf(w, "credential %s of %s for %s is kept; give a handle to an agent with --credential %s\n", made.ID, made.Owner, made.Service, made.Service)
+			})
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&in.Human, "human", "", "`HUMAN` who consents")
+	f.StringVar(&in.ID, "id", "", "`ID` of the credential; made of human and service when left out")
+	f.BoolVar(&device, "device", false, "show a code to type on another machine")
+	f.BoolVar(&quiet, "no-browser", false, "show the address and open no browser")
+	return c
+}
+
+// defaultID is an id of a person's credential for a service.
+func defaultID(human, service string) string {
+	name := human
+	if i := strings.LastIndexByte(name, '#'); i >= 0 {
+		name = name[i+1:]
+	}
+	name, _, _ = strings.Cut(name, "@")
+	id := name + "-" + service
+	if !credential.IsName(id) {
+		return service
+	}
+	return id
+}
+
+// loginByBrowser opens a port on loopback for the browser to come back to (RFC 8252
+// section 7.3).
+func (a *app) loginByBrowser(ctx context.Context, client *admin.Client, in admin.LoginSpec, open bool) (*credential.Credential, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listening for the browser: %w", err)
+	}
+	in.Redirect = "http://" + ln.Addr().String() + "/callback"
+	answers := make(chan grant.Answer, 1)
+	server := &http.Server{Handler: callback(answers), ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan struct{})
+	go func() { defer close(served); server.Serve(ln) }()
+	defer func() { server.Close(); <-served }()
+	s, err := client.BeginLogin(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(a.stderr, "chaperone: consent at\n  %s\n", s.URL)
+	if open {
+		browse(s.URL)
+	}
+	select {
+	case got := <-answers:
+		done, err := client.FinishLogin(ctx, s.ID, got)
+		return done.Credential, err
+	case <-ctx.Done():
+		return nil, problem.Failure(fmt.Errorf("nobody consented within %v", loginLife), "run it again, or use --device where this machine has no browser")
+	}
+}
+
+// callback takes what the browser brings back, once.
+func callback(answers chan<- grant.Answer) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		if r.Method != http.MethodGet || r.URL.Path != "/callback" || q.Get("state") == "" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Referrer-Policy", "no-referrer")
+		select {
+		case answers <- grant.Answer{Code: q.Get("code"), State: q.Get("state"), Iss: q.Get("iss"), Error: q.Get("error")}:
+			io.WriteString(w, "Back to the terminal: it says how it ended. This window can be closed.\n")
+		default:
+			http.Error(w, "This login has had its answer.", http.StatusConflict)
+		}
+	})
+}
+
+// browse opens the person's browser where there is one.
+func browse(address string) {
+	opener := "xdg-open"
+	if runtime.GOOS == "darwin" {
+		opener = "open"
+	}
+	if path, err := exec.LookPath(opener); err == nil {
+		if cmd := exec.Command(path, address); cmd.Start() == nil {
+			cmd.Process.Release() // it is the person's own from here on
+		}
+	}
+}
+
+// loginByDevice shows a code to type elsewhere (RFC 8628).
+func (a *app) loginByDevice(ctx context.Context, client *admin.Client, in admin.LoginSpec) (*credential.Credential, error) {
+	s, err := client.BeginLogin(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(a.stderr, "chaperone: type %s at\n  %s\n", s.Code, s.URL)
+	for {
+		done, err := client.WaitLogin(ctx, s.ID)
+		if err != nil || !done.Pending {
+			return done.Credential, err
+		}
+	}
+}
+
+func (a *app) credentialTest() *cobra.Command {
+	var in admin.Trial
+	c := &cobra.Command{
+		Use: "test ID", Short: "Try a credential by a harmless call", Args: arguments("ID"),
+		Long: `Try a credential by a call that changes nothing, and say whether the service takes it,
+whose it is there and which scopes it has. For services whose own call is not known, name
+a harmless address of theirs with --url.`,
+		RunE: a.withAdmin(func(ctx context.Context, client *admin.Client, args []string) error {
+			x, err := client.TestCredential(ctx, args[0], in)
+			if err != nil {
+				return err
+			}
+			if !x.Works {
+				return problem.Failure(fmt.Errorf("credential %s: the service answers %d and does not take it", args[0], x.Status), "replace it with `chaperone credential replace`, or log in again")
+			}
+			return a.print(x, func(w io.Writer) {
+				fmt.Fprintf(w, "credential %s works (the service answers %d)\n", args[0], x.Status)
+				if x.Who != "" {
+					fmt.Fprintf(w, "it is %s's there\n", x.Who)
+				}
+				if len(x.Scopes) > 0 {
+					fmt.Fprintf(w, "its scopes are %s; what no grant of the policy needs is better left out\n", strings.Join(x.Scopes, ", "))
+				}
+			})
+		}),
+	}
+	c.Flags().StringVar(&in.URL, "url", "", "`ADDRESS` to get instead of the service's own call")
+	return c
+}
