@@ -81,6 +81,8 @@ const maxDrift = 15 * time.Minute
 type signed struct {
 	aws     *sigv4.Signature
 	payload string
+	oauth1  map[string]string
+	form    string // the body, where its parameters are signed
 }
 
 // awsSigned looks at a request that is signed for AWS. Its handle is in the signature,
@@ -120,7 +122,7 @@ func (v *Vault) awsSigned(p *Presented, r *Request, parse func(*sigv4.Request) (
 	if err := s.Verify(req, v.standIn(s.KeyID), payload); err != nil {
 		return fmt.Errorf("%w: %w", ErrSignature, err)
 	}
-	p.signed = &signed{s, payload}
+	p.signed = &signed{aws: s, payload: payload}
 	return nil
 }
 

@@ -115,6 +115,9 @@ func (v *Vault) takeCredential(k *kept, version uint64) {
 		return
 	}
 	k.version, k.round = version, v.round
+	if k.Kind == KindMTLS {
+		v.anySilent.Store(true)
+	}
 	switch {
 	case old == nil:
 		v.credentials[k.ID] = k

@@ -100,6 +100,9 @@ func (v *Vault) Present(r *Request) (Presented, error) {
 	if findEncoded(r.Path) {
 		return p, fmt.Errorf("%w: the path", ErrHandlePlace)
 	}
+	if v.anySilent.Load() {
+		return p, v.unspoken(&p, r)
+	}
 	return p, nil
 }
 
@@ -155,6 +158,8 @@ func (v *Vault) authorization(p *Presented, r *Request, values []string) error {
 		return fmt.Errorf("%w: the scheme of Authorization", ErrHandlePlace)
 	case scheme == sigv4.Scheme && r.Places.takes(KindAWS):
 		return v.awsSigned(p, r, sigv4.Parse)
+	case strings.EqualFold(scheme, "oauth") && r.Places.takes(KindOAuth1):
+		return v.oauth1Signed(p, r, value)
 	case !strings.EqualFold(scheme, "basic"):
 		return v.take(p, r, spot{place: Place{kind: KindBearer}, field: "Authorization", text: value})
 	}

@@ -29,6 +29,12 @@ func signedKinds() []Kind {
 		{Name: KindAWSRole, Doc: "AWS, with keys of a role that are made out to the session: its instance, its person and its scope", Material: pair,
 			Settings: []Setting{{"role_arn", "the role, arn:aws:iam::…:role/…", true}, {"region", "of the token service, us-east-1 when left out", false}, {"external_id", "where the role wants one", false}, {"duration", "of the keys, such as 15m or 1h (15m)", false}},
 			place:    onlyPlace(KindAWS), open: openAWSRole},
+		{Name: KindOAuth1, Doc: "OAuth 1.0a (RFC 5849): the handle stands where the consumer key or the token does, and the signature is made anew",
+			Material: `{"consumer_key": …, "consumer_secret": …, "token": …, "token_secret": …}`,
+			Settings: []Setting{{"signature_method", "HMAC-SHA1 or HMAC-SHA256 (HMAC-SHA1)", false}}, place: onlyPlace(KindOAuth1), open: openOAuth1},
+		{Name: KindHMAC, Doc: "a signature of the vendor's own scheme, which the settings declare", Material: `{"key_id": …, "secret": …}`, Settings: hmacSettings, place: hmacPlace, open: openHMAC},
+		{Name: KindMTLS, Doc: "a client certificate, shown on every connection of the session to the service; clients need no handle for it",
+			Material: "the certificate, its chain and its private key in PEM", place: mintedPlace, open: openMTLS},
 	}
 }
 

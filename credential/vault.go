@@ -69,6 +69,7 @@ type Vault struct {
 	mu          sync.RWMutex
 	credentials map[string]*kept
 	byID        map[string]*Handle
+	anySilent   atomic.Bool // there is a credential that no client presents
 	bySession   map[string][]*Handle
 	doomed      map[*Handle]struct{} // revoked, and the store still has them
 	round       uint32               // of telling everything anew; who was not told of is gone

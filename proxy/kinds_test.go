@@ -1,9 +1,16 @@
 package proxy
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -187,4 +194,49 @@ func TestTokenEndpointFailures(t *testing.T) {
 		}
 	}
 	d.unseen(4, "canary")
+}
+
+// clientCertificate is a certificate for a name with its key, in PEM.
+func clientCertificate(t *testing.T, name string) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(t, err)
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	check(t, err)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	check(t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})) + string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
+}
+
+// TestClientCertificates shows each session's own, and never on another's connection.
+func TestClientCertificates(t *testing.T) {
+	d := kindsRoad(t, new(atomic.Int64))
+	d.serve = func(w http.ResponseWriter, r *http.Request) {
+		name := "nobody"
+		if len(r.TLS.PeerCertificates) > 0 {
+			name = r.TLS.PeerCertificates[0].Subject.CommonName
+		}
+		fmt.Fprint(w, name)
+	}
+	none := d.session
+	sessions := map[string]identity.Created{"nobody": none}
+	for _, name := range []string{"one", "two"} {
+		d.holds(credential.Credential{ID: name, Kind: credential.KindMTLS}, clientCertificate(t, name))
+		sessions[name] = d.session
+	}
+	for range 3 {
+		for name, s := range sessions {
+			d.session = s
+			if code, got := d.do("GET", "https://api.acme.dev/me", "", ""); code != 200 || got != name {
+				t.Errorf("%s: %d, the service saw %s", name, code, got)
+			}
+		}
+	}
+	for _, x := range d.records(9) {
+		if (x.Decision.Session == none.ID) != (x.Decision.Credential.ID == "") {
+			t.Errorf("record %s", x.Decision.Raw)
+		}
+	}
+	d.unseen(9, "PRIVATE")
 }

@@ -160,7 +160,7 @@ func (d *road) startService() *x509.CertPool {
 		fmt.Fprintf(w, `{"method":%q,"uri":%q,"bytes":%d}`, r.Method, r.RequestURI, len(body))
 	}))
 	d.service.EnableHTTP2 = true
-	d.service.TLS = &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return leafs.Leaf(h.ServerName) }}
+	d.service.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return leafs.Leaf(h.ServerName) }}
 	d.service.StartTLS()
 	pool := x509.NewCertPool()
 	pool.AddCert(leafs.Certificate())
