@@ -224,7 +224,8 @@ func FuzzRead(f *testing.F) {
 		f.Add(file, []byte(petStore))
 		f.Add(file, []byte(`{"kind":"discovery#restDescription","methods":{"a":{"path":"{+x"}}}`))
 		f.Add(file, []byte(`{"metadata":{"protocol":"rest-xml"},"operations":{"A":{"http":{"requestUri":"/{B}?x"}}}}`))
-		f.Add(file, []byte("type Query { a: B }"))
+		f.Add(file, []byte("type Query { a: B  _: B  __: [C] }"))
+		f.Add(file, []byte(`{"openapi":"3","info":{"title":"_"},"components":{"securitySchemes":{"a":{"type":"apiKey","in":"query"}}},"paths":{"/_":{"put":{}}}}`))
 	}
 	if own, err := os.ReadFile("format.go"); err == nil {
 		f.Add("x.json", own)

@@ -62,7 +62,7 @@ func readGraphQL(d *Draft, b []byte, _ *Options) ([]*Operation, error) {
 func returnsOne(f *ast.FieldDefinition) bool {
 	kind := f.Type.Name()
 	words := Words(f.Name)
-	return f.Type.Elem == nil && !strings.HasSuffix(kind, "Connection") && !strings.HasSuffix(words[len(words)-1], "s") && words[0] != "search"
+	return len(words) > 0 && f.Type.Elem == nil && !strings.HasSuffix(kind, "Connection") && !strings.HasSuffix(words[len(words)-1], "s") && words[0] != "search"
 }
 
 // madeBy is where the id of what a mutation makes stands in its answer.
