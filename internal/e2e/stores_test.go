@@ -53,8 +53,8 @@ func storeRows() []row {
 			says: map[string]string{"read": `"Sum": "h1:`}},
 		{name: "Maven", family: family, version: "mvn -v | head -1", install: "apt install maven", run: mavenScript, calls: "read", blind: true, door: true, reason: "403", known: blind + "; the proxy password comes from the local listener",
 			says: map[string]string{"read": "BUILD SUCCESS"}},
-		{name: "skopeo", family: family, version: "skopeo --version && which docker-registry", install: "apt install skopeo", run: skopeoScript, calls: "read push", reason: "no grant for oci:hide",
-			says: map[string]string{"read": "schemaVersion", "push": "pushed and pulled"}, known: "stands for docker as well, whose daemon takes its proxy and CA from settings of its own"},
+		{name: "skopeo", family: family, version: "skopeo --version && which docker-registry", install: "apt install skopeo", run: skopeoScript, calls: "read push", blind: true, reason: "no grant for oci:hide",
+			says: map[string]string{"read": "schemaVersion", "push": "pushed and pulled"}, known: "shows of a service that is down the status alone; stands for docker as well, whose daemon takes its proxy and CA from settings of its own"},
 	}
 }
 

@@ -9,7 +9,7 @@ blob() { # FILE: moves it to its place and prints digest and size
   mv "$1" "blobs/sha256/$digest"
   echo "\"digest\":\"sha256:$digest\",\"size\":$size"
 }
-tar -cf layer.tar -C ../empty .
+tar --mtime=@0 --owner=0 --group=0 --numeric-owner -cf layer.tar -C ../empty .
 diff=$(sha256sum <layer.tar | cut -d' ' -f1)
 gzip -n layer.tar
 layer=$(blob layer.tar.gz)
