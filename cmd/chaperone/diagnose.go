@@ -134,7 +134,8 @@ func (f *findings) requests(program string, visits []echo.Visit, ended string) {
 	}
 	if len(all) == 0 {
 		if len(*f) == 0 {
-			f.note("see what it printed", "%s opened a tunnel and asked nothing (%s)", program, ended)
+			f.broken("see what it printed; if it speaks of a certificate: "+trustMend(program),
+				"%s hung up behind the handshake and asked nothing (%s): it most likely does not trust the CA", program, ended)
 		}
 		return
 	}

@@ -39,7 +39,7 @@ func TestJudge(t *testing.T) {
 		"by the door":   {"java", with(func(v *echo.Visit) { v.User = byListener }), well, "note", "goes by the local listener", "chaperone run"},
 		"in clear":      {"curl", with(func(v *echo.Visit) { v.Tunnel = false }), well, "note", "in clear", "https"},
 		"only h2":       {"tool", with(func(v *echo.Visit) { v.Protocols = []string{"h2"} }), well, "note", "HTTP/2 alone", ""},
-		"asked nothing": {"tool", with(func(v *echo.Visit) { v.Requests = nil }), well, "note", "asked nothing", ""},
+		"asked nothing": {"tool", with(func(v *echo.Visit) { v.Requests = nil }), well, "broken", "most likely does not trust the CA", "$SSL_CERT_FILE"},
 		"ended badly":   {"gh", []echo.Visit{good}, "exit status 4", "note", "ended with exit status 4", "doctor's own"},
 	} {
 		t.Run(name, func(t *testing.T) {

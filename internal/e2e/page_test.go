@@ -19,9 +19,9 @@ type page map[string]entry
 
 const pageHead = `# Clients
 
-Written by ` + "`go test ./internal/e2e -run TestAllClients -clients=all`" + ` on %s: every client was run by ` + "`chaperone run`" + ` with
+Written by ` + "`go test ./internal/e2e -run TestAllClients -clients=all`" + ` (` + "`-timeout 40m`" + `, or in parts) on %s: every client was run by ` + "`chaperone run`" + ` with
 nothing set in it or for it but what the remarks say, against stand-ins of the services and registries on loopback.
-` + "`-clients=curl,ws`" + ` plays some, ` + "`-clients-dir FOLDER`" + ` keeps what was installed. Those that install in seconds run in every ` + "`go test ./...`" + `.
+` + "`-clients=curl,ws`" + ` plays some, ` + "`-clients-dir FOLDER`" + ` keeps what was installed and seen, ` + "`-clients=page`" + ` writes down what was seen. Those that install in seconds run in every ` + "`go test ./...`" + `.
 
 | column | what was shown |
 |---|---|
@@ -46,8 +46,8 @@ const pageWays = `
 - It brings roots of its own: give it ` + "`$SSL_CERT_FILE`" + `.
 - It clears the environment, or is started by a daemon: ` + "`chaperone session create --format env|json|docker|kubernetes`" + ` has all variables.
 - ` + "`NODE_OPTIONS`, `PYTHONPATH` and `JAVA_TOOL_OPTIONS`" + ` carry what Node, Python and Java need: a script that sets its own has to add to them.
-- libcurl in other programs (pycurl, PHP, R) takes its CA from no variable: PHP gets it by a file of ` + "`run`" + `, others by ` + "`CURLOPT_CAINFO`" + `.
-- gcloud, gsutil and .NET were not to be had when this was written and are not in the table.
+- libcurl in other programs takes its CA from no variable: PHP gets it by a file of ` + "`run`" + `, pycurl by ` + "`CAINFO`" + `.
+- Not tried yet: gcloud, gsutil, docker's daemon, git LFS, .NET, Chromium's NSS database.
 
 ## What a person sees
 

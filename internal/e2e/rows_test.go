@@ -46,6 +46,8 @@ func commandRows() []row {
 	const family = "Command line"
 	return []row{
 		{name: "curl", family: family, version: "curl --version | head -1", install: "apt install curl", run: curlScript, quick: true, calls: plain + " upload resume"},
+		{name: "pycurl", family: family, version: "/usr/bin/python3 -c 'import pycurl; print(pycurl.version)'", install: "apt install python3-pycurl", run: "exec /usr/bin/python3 $D/pycurl_plain.py", calls: plain,
+			known: "libcurl on GnuTLS, which takes its CA from no variable: set CAINFO to `$SSL_CERT_FILE`"},
 		{name: "wget", family: family, version: "wget --version | head -1", install: "apt install wget", run: wgetScript, quick: true, calls: plain + " resume"},
 		{name: "git", family: family, version: "git --version", install: "apt install git", run: gitScript, quick: true, calls: "read write push", blind: true,
 			says: map[string]string{"read": "refs/heads/main", "write": "pushed", "push": "pushed 3 MB"}, reason: "error: 403",
