@@ -78,9 +78,6 @@ func pythonRows(family, python string) []row {
 	}
 	standard := simple("urllib", "", "")
 	standard.install, standard.version, standard.quick = "part of Python", python+" --version", python == "$P"
-	boto := sdk("boto3", "boto3", "read write", "no grant for aws-s3:DeleteBucket", "signs its requests itself, so they pass only where the service says `allow_foreign`; an S3 upload waits for 100-continue",
-		map[string]string{"read": "acme", "write": "size-2000"})
-	boto.alone = true
 	return []row{
 		standard, simple("requests", "requests", ""), simple("httpx", "httpx", ""), simple("aiohttp", "aiohttp", "ignores proxy variables unless told `trust_env=True`; `run` tells it"),
 		sdk("websockets", "websockets", "read socket endless", "no grant for shapes:hang", "", map[string]string{"read": "said over a socket", "socket": "said over a socket", "endless": "tick"}),
@@ -91,7 +88,6 @@ func pythonRows(family, python string) []row {
 		sdk("pygithub", "PyGithub", "read write", "", "", map[string]string{"read": "first", "write": "made by pygithub"}),
 		sdk("google", "google-api-python-client", "read write", "no grant for google-drive:files.delete", "goes past the proxy unless `pysocks` is installed too", map[string]string{"read": "plan", "write": "draft"}),
 		sdk("stripe", "stripe", "read write", "no grant for stripe:customers/delete", "brings roots of its own; `run` gives it the bundle", map[string]string{"read": "424242", "write": "cus_1"}),
-		boto,
 	}
 }
 

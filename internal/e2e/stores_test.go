@@ -66,13 +66,6 @@ write) echo '{"kind":"Pod","apiVersion":"v1","metadata":{"name":"made"}}' >$W/po
 *) exec $k get --raw $p;;
 esac`
 
-const awsScript = `export HOME=$W AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE AWS_SECRET_ACCESS_KEY=secret AWS_DEFAULT_REGION=eu-west-1 AWS_MAX_ATTEMPTS=1; cd $W
-case $CALL in
-denied) exec $D/py/bin/aws s3api delete-bucket --bucket acme;;
-write) head -c 2000000 /dev/zero >big; exec $D/py/bin/aws s3api put-object --bucket acme --key k --body big;;
-*) exec $D/py/bin/aws s3api list-buckets;;
-esac`
-
 const chromiumScript = `export HOME=$W; key=$(openssl x509 -in $NODE_EXTRA_CA_CERTS -noout -pubkey | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64)
 [ $CALL != denied ] || URL=https://shapes.example.com/hang
 [ $CALL != read ] || URL=https://shapes.example.com/sse
@@ -84,8 +77,6 @@ func cloudRows() []row {
 	return []row{
 		{name: "kubectl", family: family, version: "kubectl version --client | head -1", install: "apt install kubernetes-client", run: kubectlScript, calls: "read write endless", reason: "no grant for kube:delete",
 			says: map[string]string{"read": "web-1", "write": `"name":"made"`, "endless": "tick"}},
-		{name: "aws", family: family, version: "$D/py/bin/aws --version", install: "pip install awscli", run: awsScript, calls: "read write", reason: "no grant for aws-s3:DeleteBucket", alone: true,
-			says: map[string]string{"read": "acme", "write": "size-2000"}, known: "as boto3"},
 		{name: "Chromium", family: family, version: "chromium --version 2>/dev/null", install: "apt install chromium", run: chromiumScript, calls: "read", alone: true, door: true, reason: "no grant for shapes:hang",
 			says: map[string]string{"read": "data: 2"}, known: "sends no proxy password and reads no CA from a variable: start it with `--proxy-server=$CHAPERONE_LOCAL_PROXY`, and with `--ignore-certificate-errors-spki-list=` and the hash of the CA's key, or import the CA into its NSS database"},
 	}

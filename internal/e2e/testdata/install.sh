@@ -10,7 +10,7 @@ libraries="requests httpx aiohttp websockets grpcio openai anthropic slack_sdk s
 case $kit in
 python)
   python3 -m venv py
-  py/bin/pip install -q $libraries boto3 awscli
+  py/bin/pip install -q $libraries
   ;;
 python-new)
   for new in "$HOME"/.pyenv/versions/3.1[3-9]*/bin/python3 python3.13 python3.14; do

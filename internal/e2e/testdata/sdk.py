@@ -135,20 +135,6 @@ def google():
         show(api.files().create(body={"name": "draft"}).execute())
 
 
-def boto3():
-    import boto3
-    from botocore.config import Config
-
-    session = boto3.Session("AKIAIOSFODNN7EXAMPLE", "secret", region_name="eu-west-1")
-    s3 = session.client("s3", config=Config(retries={"max_attempts": 0}))
-    if call == "denied":
-        s3.delete_bucket(Bucket="acme")
-    elif call == "read":
-        show(s3.list_buckets()["Buckets"][0]["Name"])
-    else:
-        show(s3.put_object(Bucket="acme", Key="k", Body=b"x" * 2_000_000)["ETag"])
-
-
 try:
     globals()[sdk]()
 except Exception as error:
