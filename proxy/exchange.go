@@ -294,6 +294,7 @@ func (x *exchange) close() {
 			o.Added += x.replied.Sub(x.returned)
 		}
 	}
+	x.raise()
 	x.s.o.Metrics.observe(x)
 	if err := rec.Close(); err != nil && !errors.Is(err, audit.ErrClosed) {
 		x.s.o.Logger.Error("decision log cannot be written", "error", err)

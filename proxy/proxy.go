@@ -69,6 +69,7 @@ type Server struct {
 	connect  *goproxy.ProxyHttpServer
 	leaves   *tls.Config
 	taken    takeovers
+	pauses   pauses
 }
 
 // New returns a server over the given stations.

@@ -136,7 +136,7 @@ func (f *findings) configuration(s *settings.Settings) {
 }
 
 func (f *findings) policy(s *settings.Settings) {
-	engine, err := loadPolicy(s, slog.New(slog.DiscardHandler))
+	engine, err := loadPolicy(s, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		f.broken("run `chaperone policy check`", "policy: %v", err)
 	} else {

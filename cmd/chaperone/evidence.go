@@ -40,3 +40,10 @@ func (r *road) alarm(kind, message string) {
 		r.logger.Error("alarm cannot be written", "kind", kind, "error", err.Error())
 	}
 }
+
+// differs tells that the policy's fast evaluator answered otherwise than OPA; from then
+// on OPA answers.
+func (r *road) differs(what string) {
+	r.logger.Error("policy answered otherwise than OPA", "what", what)
+	r.alarm("policy_differs", "policy was answered otherwise than by OPA, which answers from now on")
+}

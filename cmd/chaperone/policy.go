@@ -168,7 +168,7 @@ func testPolicy(ctx context.Context, s *settings.Settings, files fs.FS) (opa.Tes
 	if err != nil {
 		return report, err
 	}
-	engine, err := loadEngine(files, slog.New(slog.DiscardHandler))
+	engine, err := loadEngine(files, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return report, err
 	}

@@ -79,7 +79,7 @@ func (a *app) explain(ctx context.Context, q *asked, args []string) (*opa.Explan
 	if err != nil {
 		return nil, err
 	}
-	engine, err := loadEngine(files, slog.New(slog.DiscardHandler))
+	engine, err := loadEngine(files, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -44,7 +44,7 @@ when a decision flips that --allow-flips does not cover.`,
 			if err != nil {
 				return err
 			}
-			if r.Engine, err = loadEngine(files, slog.New(slog.DiscardHandler)); err != nil {
+			if r.Engine, err = loadEngine(files, slog.New(slog.DiscardHandler), nil); err != nil {
 				return err
 			}
 			defer r.Engine.Close()

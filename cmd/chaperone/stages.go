@@ -55,7 +55,7 @@ func (r *road) shadow() error {
 	if r.shadowed != nil && r.shadowed.Current(files) {
 		return nil
 	}
-	e, err := loadEngine(files, r.logger)
+	e, err := loadEngine(files, r.logger, r.differs)
 	if err != nil {
 		return fmt.Errorf("in the shadow: %w", err)
 	}
@@ -70,7 +70,7 @@ func (r *road) shadow() error {
 
 // firstPolicy puts the policy of the start in force, and beside it the one in the shadow.
 func (r *road) firstPolicy() error {
-	engine, err := loadPolicy(r.s, r.logger)
+	engine, err := loadPolicy(r.s, r.logger, r.differs)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (r *road) vet(ctx context.Context, files fs.FS) error {
 func (r *road) enforce(files fs.FS, e revision.Entry, pin bool) (admin.Promoted, error) {
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
-	engine, err := loadEngine(files, r.logger)
+	engine, err := loadEngine(files, r.logger, r.differs)
 	if err != nil {
 		return admin.Promoted{}, err
 	}
@@ -225,16 +225,15 @@ func policyFiles(s *settings.Settings) (fs.FS, error) {
 
 // loadPolicy makes an engine, and tells the log when it is a slow one, or gave an
 // answer that it should not have given.
-func loadPolicy(s *settings.Settings, logger *slog.Logger) (*opa.Engine, error) {
+func loadPolicy(s *settings.Settings, logger *slog.Logger, alarm func(string)) (*opa.Engine, error) {
 	files, err := liveFiles(s)
 	if err != nil {
 		return nil, err
 	}
-	return loadEngine(files, logger)
+	return loadEngine(files, logger, alarm)
 }
 
-func loadEngine(files fs.FS, logger *slog.Logger) (*opa.Engine, error) {
-	alarm := func(what string) { logger.Error("policy answered otherwise than OPA", "what", what) }
+func loadEngine(files fs.FS, logger *slog.Logger, alarm func(string)) (*opa.Engine, error) {
 	engine, err := opa.Load(opa.Options{FS: files, Schema: rego.InputSchema, Alarm: alarm})
 	if err != nil {
 		return nil, problem.Failure(fmt.Errorf("loading policy: %w", err), "mend it and run `chaperone policy check`")
@@ -265,7 +264,7 @@ func (r *road) freshPolicy() (*opa.Engine, error) {
 	if r.engine != nil && r.engine.Current(files) {
 		return r.engine, nil
 	}
-	engine, err := loadEngine(files, r.logger)
+	engine, err := loadEngine(files, r.logger, r.differs)
 	if err == nil {
 		err = grantsExist(engine, r.catalogue.Load())
 	}
