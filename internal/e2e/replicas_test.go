@@ -1,0 +1,457 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"chaperone/certs"
+	"chaperone/internal/testkit"
+)
+
+var bigReplicas = flag.Bool("replicas", false, "run the replicas under 500 requests a second and 200 open streams")
+
+// fleet is several replicas, each with its own way to one Redis, and one service.
+type fleet struct {
+	t        *testing.T
+	dir      string
+	service  *testkit.Service
+	arrived  sync.Map // session/n -> time of arrival
+	streams  sync.Map // session -> *atomic.Int64, unix nanoseconds of the last piece that was taken of the service
+	replicas []*testkit.Program
+	ways     []*testkit.Faulty
+	roots    *x509.CertPool
+	stale    time.Duration
+}
+
+// member is one session, with the token and handle of its agent.
+type member struct {
+	Session, Token string
+	Handles        map[string]string
+}
+
+const fleetServices = `services:
+  - {service: acme, hosts: [acme.example.com], env: [ACME_TOKEN], places: [bearer], paths: {"/{path+}": {GET: read read, POST: write write}}}
+`
+
+const fleetGrants = `grants:
+  agents: {bot: {allow: [{actions: ["acme:*"]}]}}
+  humans: {"*": {allow: [{actions: ["*:*"]}]}}
+`
+
+// assembleFleet starts the service and n replicas. url makes the store's address of that
+// of a way to Redis; without one of the latter it is the same for all.
+func assembleFleet(t *testing.T, n int, redisAddr string, stale time.Duration, url func(way string) string) *fleet {
+	t.Helper()
+	f := &fleet{t: t, dir: t.TempDir(), stale: stale, roots: x509.NewCertPool()}
+	bin, err := testkit.Build(t.Context(), f.dir)
+	must(t, err)
+	ca, err := certs.Open(filepath.Join(f.dir))
+	must(t, err)
+	f.roots.AppendCertsFromPEM(ca.PEM())
+	f.service, err = testkit.Serve(ca, http.HandlerFunc(f.serve))
+	must(t, err)
+	t.Cleanup(func() { f.service.Close() })
+	must(t, os.WriteFile(filepath.Join(f.dir, "key"), []byte(strings.Repeat("k", 32)), 0o600))
+	for i := range n {
+		way := ""
+		if redisAddr != "" {
+			p, err := testkit.NewFaulty(redisAddr)
+			must(t, err)
+			t.Cleanup(p.Close)
+			f.ways, way = append(f.ways, p), p.Addr()
+		}
+		dir := filepath.Join(f.dir, fmt.Sprint(i))
+		must(t, os.Mkdir(dir, 0o700))
+		p, err := testkit.Start(t.Context(), testkit.ProgramOptions{
+			Bin: bin, Dir: dir, Resolve: map[string]string{"acme.example.com": f.service.Addr()}, Roots: ca.PEM(), Grants: fleetGrants,
+			Config: fmt.Sprintf("%sstore: %s\nstore_stale: %v\nkey: {file: ../key}\nca: {cert: ../ca.pem, key: ../ca.key}\ndrain: 2s\n", fleetServices, url(way), stale),
+		})
+		must(t, err)
+		t.Cleanup(p.Kill)
+		f.replicas = append(f.replicas, p)
+	}
+	f.verb(0, "", "agent", "add", "bot", "--owner", "o@example.com")
+	f.verb(1, "acme-secret", "credential", "add", "acme", "--service", "acme", "--owner", "org", "--kind", "bearer", "--from-stdin")
+	return f
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serve notes /once/SESSION/N, and ticks without end under /stream/SESSION.
+func (f *fleet) serve(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Authorization") != "Bearer acme-secret" {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	kind, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	f.arrived.Store(rest, time.Now())
+	if kind == "once" {
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	testkit.Tick(r.Context(), func(int) error {
+		_, err := io.WriteString(w, "data: x\n\n")
+		return errors.Join(err, http.NewResponseController(w).Flush())
+	})
+}
+
+func (f *fleet) verb(i int, stdin string, args ...string) string {
+	f.t.Helper()
+	r, err := f.replicas[i].Run(f.t.Context(), stdin, nil, args...)
+	if err != nil || r.Code != 0 {
+		f.t.Fatalf("replica %d: chaperone %s: %v, code %d\n%s%s", i, strings.Join(args, " "), err, r.Code, r.Out, r.Err)
+	}
+	return r.Out
+}
+
+func (f *fleet) member(i int) member {
+	f.t.Helper()
+	var m member
+	must(f.t, json.Unmarshal([]byte(f.verb(i, "", "session", "create", "--agent", "bot", "--human", human, "--credential", "acme", "--format", "json")), &m))
+	return m
+}
+
+func (f *fleet) client(i int, m member) *http.Client {
+	tr := &http.Transport{
+		Proxy:           http.ProxyURL(&url.URL{Scheme: "http", Host: f.replicas[i].Addr, User: url.UserPassword("bot", m.Token)}),
+		TLSClientConfig: &tls.Config{RootCAs: f.roots, MinVersion: tls.VersionTLS12},
+	}
+	f.t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr}
+}
+
+// ask sends one request and returns its status, 407 for a tunnel that was refused.
+func ask(ctx context.Context, c *http.Client, m member, path string) int {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://acme.example.com"+path, nil)
+	if err != nil {
+		return 0
+	}
+	r.Header.Set("Authorization", "Bearer "+m.Handles["acme"])
+	resp, err := c.Do(r)
+	if err != nil {
+		for status, text := range map[int]string{407: "Proxy Authentication Required", 503: "Service Unavailable"} {
+			if strings.Contains(err.Error(), text) {
+				return status
+			}
+		}
+		return 0
+	}
+	defer resp.Body.Close()
+	io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+// stream opens one that never ends and returns what is closed when it has ended.
+func (f *fleet) stream(ctx context.Context, i int, m member) <-chan struct{} {
+	f.t.Helper()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://acme.example.com/stream/"+m.Session, nil)
+	must(f.t, err)
+	r.Header.Set("Authorization", "Bearer "+m.Handles["acme"])
+	resp, err := f.client(i, m).Do(r)
+	must(f.t, err)
+	if resp.StatusCode != 200 {
+		f.t.Fatalf("replica %d: a stream began with %s", i, resp.Status)
+	}
+	ended := make(chan struct{})
+	v, _ := f.streams.LoadOrStore(m.Session, new(atomic.Int64))
+	go func() {
+		defer close(ended)
+		defer resp.Body.Close()
+		b := make([]byte, 512)
+		for {
+			if _, err := resp.Body.Read(b); err != nil {
+				return
+			}
+			v.(*atomic.Int64).Store(time.Now().UnixNano())
+		}
+	}()
+	return ended
+}
+
+// load keeps asking on all replicas in each member's name, until ctx is done.
+func (f *fleet) load(ctx context.Context, members []member, every time.Duration) *sync.WaitGroup {
+	var all sync.WaitGroup
+	for _, m := range members {
+		for i := range f.replicas {
+			c := f.client(i, m)
+			all.Go(func() {
+				tick := time.NewTicker(every)
+				defer tick.Stop()
+				for n := 0; ctx.Err() == nil; n++ {
+					ask(ctx, c, m, fmt.Sprintf("/once/%s/%d-%d", m.Session, i, n))
+					select {
+					case <-ctx.Done():
+					case <-tick.C:
+					}
+				}
+			})
+		}
+	}
+	return &all
+}
+
+// last is the last moment at which the service saw something of a session.
+func (f *fleet) last(m member) (at time.Time) {
+	f.arrived.Range(func(k, v any) bool {
+		if strings.HasPrefix(k.(string), m.Session) && v.(time.Time).After(at) {
+			at = v.(time.Time)
+		}
+		return true
+	})
+	if v, ok := f.streams.Load(m.Session); ok {
+		if s := time.Unix(0, v.(*atomic.Int64).Load()); s.After(at) {
+			at = s
+		}
+	}
+	return at
+}
+
+// gone checks that nothing of a session was seen later than so long after a moment.
+func (f *fleet) gone(m member, revoked time.Time, bound time.Duration, what string) {
+	f.t.Helper()
+	if late := f.last(m).Sub(revoked); late > bound {
+		f.t.Errorf("%s: the service saw something %v after the revocation, the bound is %v", what, late, bound)
+	}
+}
+
+// tally compares what the service saw with what all records together say.
+func (f *fleet) tally() {
+	f.t.Helper()
+	written := map[string]bool{}
+	for i, p := range f.replicas {
+		records, err := p.Records()
+		if err != nil {
+			f.t.Fatalf("replica %d: %v", i, err)
+		}
+		for _, r := range records {
+			if r.Event == "decision" && r.Decision.Result == "allow" {
+				_, rest, _ := strings.Cut(strings.TrimPrefix(r.Request.Path, "/"), "/")
+				written[rest] = true
+			}
+		}
+	}
+	n := 0
+	f.arrived.Range(func(k, _ any) bool {
+		n++
+		if !written[k.(string)] {
+			f.t.Errorf("the service saw %v, and no record says so", k)
+		}
+		return true
+	})
+	if n == 0 {
+		f.t.Error("the service saw nothing at all")
+	}
+}
+
+// within waits for something that must come in time.
+func within(t *testing.T, d time.Duration, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%s: not within %v", what, d)
+		case <-tick.C:
+		}
+	}
+}
+
+func startRedis(t *testing.T) *testkit.Redis {
+	t.Helper()
+	r, err := testkit.StartRedis(t.Context(), testkit.RedisOptions{Dir: t.TempDir(), Args: []string{"--appendonly", "yes", "--appendfsync", "always"}})
+	if errors.Is(err, testkit.ErrNoRedis) {
+		t.Skip(err)
+	}
+	must(t, err)
+	t.Cleanup(r.Close)
+	return r
+}
+
+// TestReplicas has three replicas serve sessions and streams while sessions are
+// revoked and the way to Redis, or Redis itself, is cut, killed and emptied.
+func TestReplicas(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three programs and a server take some seconds")
+	}
+	r := startRedis(t)
+	const stale = 3 * time.Second
+	f := assembleFleet(t, 3, r.Addr, stale, func(way string) string { return "redis://" + way + "/0" })
+	count, every, streams := 4, 100*time.Millisecond, 6
+	if *bigReplicas {
+		count, every, streams = 10, 60*time.Millisecond, 200
+	}
+	var members []member
+	for i := range count {
+		members = append(members, f.member(i%3))
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var ended []<-chan struct{}
+	for i := range streams {
+		ended = append(ended, f.stream(ctx, i%3, members[i%2]))
+	}
+	loaded := f.load(ctx, members, every)
+
+	// Revoked on one, it is dead on all, in mid-stream.
+	revoked := time.Now()
+	out := f.verb(1, "", "revoke", "--session", members[0].Session, "--reason", "test")
+	took := time.Since(revoked)
+	if strings.Count(out, "in force on") != 3 || strings.Contains(out, "NOT") {
+		t.Errorf("revoke printed %q", out)
+	}
+	for i := 0; i < streams; i += 2 {
+		select {
+		case <-ended[i]:
+		case <-time.After(5 * time.Second):
+			t.Fatalf("stream %d goes on", i)
+		}
+	}
+	for i := range f.replicas {
+		if got := ask(ctx, f.client(i, members[0]), members[0], "/once/x/0"); got != 407 {
+			t.Errorf("replica %d answers %d", i, got)
+		}
+	}
+	t.Logf("revoke returned after %v; the last that the service saw came %v after it began", took, f.last(members[0]).Sub(revoked))
+
+	// The third is cut off: it goes on for a while, makes nothing new, then refuses.
+	f.ways[2].Hold()
+	cut := time.Now()
+	if got, err := f.replicas[2].Run(ctx, "", nil, "session", "create", "--agent", "bot"); err != nil || got.Code != 1 || !strings.Contains(got.Err, "store does not answer") {
+		t.Errorf("a new session while cut off: %+v, %v", got, err)
+	}
+	out = f.verb(0, "", "revoke", "--session", members[1].Session)
+	revokedApart := time.Now()
+	if !strings.Contains(out, "NOT confirmed") {
+		t.Errorf("revoke printed %q", out)
+	}
+	within(t, 2*stale+5*time.Second, "the replica that is cut off refuses everything", func() bool {
+		return ask(ctx, f.client(2, members[2]), members[2], "/once/"+members[2].Session+"/stale") == 503
+	})
+	t.Logf("cut off, it refused everything after %v", time.Since(cut))
+	for i := 1; i < streams; i += 2 {
+		select {
+		case <-ended[i]:
+		case <-time.After(5 * time.Second):
+			t.Fatalf("stream %d goes on", i)
+		}
+	}
+	f.ways[2].Heal()
+	within(t, 10*time.Second, "it is back", func() bool {
+		return ask(ctx, f.client(2, members[2]), members[2], "/once/"+members[2].Session+"/back") == 200
+	})
+	if got := ask(ctx, f.client(2, members[1]), members[1], "/once/x/1"); got != 407 {
+		t.Errorf("what was revoked meanwhile is answered with %d", got)
+	}
+
+	// Redis is killed and comes back with what it had.
+	r.Kill()
+	if got := ask(ctx, f.client(0, members[2]), members[2], "/once/"+members[2].Session+"/killed"); got != 200 {
+		t.Errorf("a moment after Redis was killed: %d", got)
+	}
+	must(t, r.Start(ctx))
+	late := f.member(0)
+	within(t, 10*time.Second, "a new session on another replica", func() bool {
+		return ask(ctx, f.client(1, late), late, "/once/"+late.Session+"/new") == 200
+	})
+	for i := range f.replicas {
+		within(t, 10*time.Second, "all are back", func() bool {
+			return ask(ctx, f.client(i, late), late, fmt.Sprintf("/once/%s/back%d", late.Session, i)) == 200
+		})
+		for _, m := range members[:2] {
+			if got := ask(ctx, f.client(i, m), m, "/once/x/2"); got != 407 {
+				t.Errorf("replica %d: what was revoked is answered with %d", i, got)
+			}
+		}
+	}
+
+	// And emptied: nobody is known any more, and nobody gets through.
+	if _, err := r.Do(ctx, "FLUSHALL"); err != nil {
+		t.Fatal(err)
+	}
+	flushed := time.Now()
+	for i := range f.replicas {
+		within(t, 5*time.Second, "an empty store lets nobody in", func() bool {
+			return ask(ctx, f.client(i, late), late, "/once/"+late.Session+"/flushed") == 407
+		})
+	}
+	t.Logf("emptied, all refused after %v", time.Since(flushed))
+	stop()
+	loaded.Wait()
+	f.gone(members[0], revoked, time.Second, "revoked")
+	f.gone(members[1], revokedApart, stale+2*time.Second, "revoked while a replica was cut off")
+	for _, m := range members {
+		f.gone(m, flushed, 2*time.Second, "emptied")
+	}
+	f.tally()
+}
+
+// TestReplicasFailOver kills the master of a group: no request fails meanwhile, and
+// what is revoked afterwards is dead everywhere.
+func TestReplicasFailOver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers and two programs take some seconds")
+	}
+	g, err := testkit.StartSentinel(t.Context(), t.TempDir())
+	if errors.Is(err, testkit.ErrNoRedis) {
+		t.Skip(err)
+	}
+	must(t, err)
+	t.Cleanup(g.Close)
+	f := assembleFleet(t, 2, "", 30*time.Second, func(string) string { return "redis+sentinel://" + g.Sentinel.Addr + "/main" })
+	m, other := f.member(0), f.member(0)
+	clients := []*http.Client{f.client(0, m), f.client(1, m)}
+	ctx := t.Context()
+	f.verb(0, "", "revoke", "--session", other.Session)
+	n := 0
+	ok := func() {
+		for i, c := range clients {
+			n++
+			if got := ask(ctx, c, m, fmt.Sprintf("/once/%s/%d", m.Session, n)); got != 200 {
+				t.Fatalf("replica %d answers %d", i, got)
+			}
+		}
+	}
+	ok()
+	g.Servers[0].Kill()
+	within(t, 30*time.Second, "a change is taken again", func() bool {
+		ok()
+		r, err := f.replicas[1].Run(ctx, "", nil, "agent", "add", fmt.Sprint("bot", n), "--owner", "o@example.com")
+		return err == nil && r.Code == 0
+	})
+	within(t, 10*time.Second, "both follow the new master", func() bool {
+		return strings.Count(f.verb(0, "", "revoke", "--session", m.Session), "in force on") == 2
+	})
+	for i := range f.replicas {
+		for _, dead := range []member{m, other} {
+			if got := ask(ctx, f.client(i, dead), dead, "/once/x/3"); got != 407 {
+				t.Errorf("replica %d: what was revoked is answered with %d", i, got)
+			}
+		}
+	}
+	f.tally()
+}
