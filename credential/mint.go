@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -57,7 +58,7 @@ type storedToken struct {
 	Refresh string    `json:"refresh,omitzero"`
 	Made    time.Time `json:"made"`
 	Expires time.Time `json:"expires"`
-	Of      time.Time `json:"of"` // when the credential's secret was put in
+	Of      string    `json:"of"` // the secret that it was made of
 }
 
 const (
@@ -67,9 +68,10 @@ const (
 
 // minted applies tokens that by mints.
 type minted struct {
-	v  *Vault
-	k  *kept
-	by minter
+	v      *Vault
+	k      *kept
+	by     minter
+	secret string // fingerprint of what the source held, where tokens of another are worth nothing
 
 	flights singleflight.Group
 	mu      sync.RWMutex
@@ -78,18 +80,23 @@ type minted struct {
 }
 
 func newMinted(o *opening, by minter) *minted {
-	return &minted{v: o.v, k: o.k, by: by, tokens: map[string]*token{}, unsaved: map[string]*token{}}
+	m := &minted{v: o.v, k: o.k, by: by, tokens: map[string]*token{}, unsaved: map[string]*token{}}
+	if r, ok := by.(*refreshing); ok && o.k.Source != "" {
+		m.secret = o.v.prints.fingerprint(secret.Text(r.first))
+	}
+	return m
 }
 
-// adopt takes over what was minted with the same secret before it was looked at again.
+// adopt takes over what was minted of the same secret before it was looked at again.
 func (m *minted) adopt(from applier) {
-	if old, ok := from.(*minted); ok {
-		old.mu.RLock()
-		defer old.mu.RUnlock()
-		for key, t := range old.unsaved {
-			m.unsaved[key] = t
-		}
+	old, ok := from.(*minted)
+	if !ok || old.secret != m.secret || old.k != m.k {
+		return
 	}
+	old.mu.RLock()
+	defer old.mu.RUnlock()
+	maps.Copy(m.tokens, old.tokens)
+	maps.Copy(m.unsaved, old.unsaved)
 }
 
 func (m *minted) apply(ctx context.Context, u *use) error {
@@ -283,12 +290,13 @@ func (m *minted) name(prefix, key string) string {
 
 func (m *minted) belongs(key string) string { return belongs(&m.k.Credential) + "\ntoken\n" + key }
 
-// since is when the secret was put in of which tokens are made.
-func (m *minted) since() time.Time {
-	if m.k.Rotated.IsZero() {
-		return m.k.Created
+// of says of which secret tokens are made: they go with it when it is replaced.
+func (m *minted) of() string {
+	at := m.k.Rotated
+	if at.IsZero() {
+		at = m.k.Created
 	}
-	return m.k.Rotated
+	return at.UTC().Format(time.RFC3339Nano) + " " + m.secret
 }
 
 // load returns the token in the store; nil where there is none of this secret.
@@ -308,7 +316,7 @@ func (m *minted) load(ctx context.Context, key string) (*token, uint64, error) {
 	if err := json.NewDecoder(bytes.NewReader(secret.Reveal(s))).Decode(&st); err != nil {
 		return nil, 0, errors.New("the token in the store cannot be read")
 	}
-	if !st.Of.Equal(m.since()) {
+	if st.Of != m.of() {
 		return nil, e.Version, nil // of a secret that was replaced
 	}
 	t := &token{text: st.Access, refresh: st.Refresh, made: st.Made, expires: st.Expires}
@@ -317,7 +325,7 @@ func (m *minted) load(ctx context.Context, key string) (*token, uint64, error) {
 }
 
 func (m *minted) save(ctx context.Context, key string, t *token, version uint64) error {
-	b, err := json.Marshal(storedToken{t.text, t.refresh, t.made, t.expires, m.since()})
+	b, err := json.Marshal(storedToken{t.text, t.refresh, t.made, t.expires, m.of()})
 	if err != nil {
 		return err
 	}

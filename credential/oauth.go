@@ -50,8 +50,8 @@ func mintedKinds() []Kind {
 		kind(KindJWT, "OAuth 2.0: access tokens for a statement signed here (RFC 7523)",
 			"the private key in PEM", []Setting{tokenURL, {"issuer", "who makes the statement", true}, {"subject", "whom it is about; the issuer when left out", false}, {"audience", "for whom the statement is; token_url when left out", false}, {"key_id", "the key's name at the provider", false}, scopeList}, openJWT),
 		kind(KindExchange, "OAuth 2.0: a person's token traded for one with which the agent acts for them (RFC 8693)",
-			`{"subject_token": …, "client_secret": …, "actor_key": PEM with which the agent's name is signed}`,
-			[]Setting{tokenURL, clientID, scopeList, clientAuth, audience, resource, {"subject_token_type", "urn:ietf:params:oauth:token-type:access_token when left out", false}}, openExchange),
+			`{"subject_token": …, "client_secret": …, "actor_key": PEM with which the agent's name is signed}, or the subject's token alone: a workload's own`,
+			[]Setting{tokenURL, {"client_id", "the app's id at the provider, where it wants one", false}, {"requested_token_type", "urn:ietf:params:oauth:token-type:access_token, where it wants to be told", false}, scopeList, clientAuth, audience, resource, {"subject_token_type", "urn:ietf:params:oauth:token-type:access_token when left out", false}}, openExchange),
 		kind(KindGitHubApp, "installation tokens of a GitHub App, narrowed to the repositories and permissions of the session's scope",
 			"the app's private key in PEM", []Setting{{"app_id", "the app's id or client id", true}, {"installation_id", "the id of the installation", true}, {"permissions", "at most these, such as issues:write,contents:read", false}, {"api_url", "https://api.github.com when left out", false}}, openGitHubApp),
 		kind(KindGoogleAccount, "access tokens of a Google service account",
@@ -84,7 +84,7 @@ func (o *opening) client(id string, key secret.Secret) (*grant.Client, error) {
 	default:
 		return nil, fmt.Errorf("setting auth: %q is not basic, post or none", c.Auth)
 	}
-	for _, name := range []string{"audience", "resource"} {
+	for _, name := range []string{"audience", "resource", "requested_token_type"} {
 		if v := o.setting(name); v != "" {
 			c.More.Set(name, v)
 		}
@@ -244,7 +244,7 @@ type exchanging struct {
 }
 
 func openExchange(o *opening) (minter, error) {
-	fields, err := o.fields()
+	fields, err := o.plainOr("subject_token")
 	if err != nil {
 		return nil, err
 	}

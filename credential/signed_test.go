@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"chaperone/credential/sigv4"
 	"chaperone/policy"
 )
 
@@ -189,5 +190,34 @@ func TestClientCertificate(t *testing.T) {
 	}
 	if err := b.Add(t.Context(), Credential{ID: "bad", Service: "acme", Owner: "org", Kind: KindMTLS}, NewSecret([]byte("x"))); !errors.Is(err, ErrShape) {
 		t.Errorf("no certificate: %v", err)
+	}
+}
+
+// BenchmarkAWS measures verifying and signing anew: a request whose body's hash is in
+// its head.
+func BenchmarkAWS(b *testing.B) {
+	v := vault(b)
+	h := v.with(b, Credential{ID: "aws", Kind: KindAWS}, `{"access_key_id":"AKIACANARY0000000000","secret_access_key":"hush"}`)
+	keys := sigv4.Keys{ID: h, Secret: NewSecret([]byte(v.StandIns("aws", h)["AWS_SECRET_ACCESS_KEY"]))}
+	r := v.acme(b, "aws")
+	r.Method, r.Host, r.RawQuery = "GET", "api.acme.dev", "list-type=2&prefix=a%2Fb"
+	r.Header = http.Header{"X-Amz-Content-Sha256": {sigv4.Hash(nil)}, "Accept": {"*/*"}}
+	sigv4.New(&sigv4.Request{Method: r.Method, Host: r.Host, Path: r.Path, RawQuery: r.RawQuery, Header: r.Header}, keys, "eu-west-1", "s3", nil, time.Now())
+	b.ReportAllocs()
+	for b.Loop() {
+		one := *r
+		one.Header = r.Header.Clone()
+		p, err := v.Present(&one)
+		if err != nil {
+			b.Fatal(err)
+		}
+		out := &Outgoing{Target: policy.Target{Method: "GET"}, Header: one.Header, Path: one.Path, RawQuery: one.RawQuery, HostHeader: one.Host}
+		how, err := v.opened(b.Context(), p.cred)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := how.apply(b.Context(), &use{&p, out}); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
