@@ -29,6 +29,7 @@ import (
 	"chaperone/policy"
 	"chaperone/policy/action"
 	"chaperone/policy/opa"
+	"chaperone/policy/opa/remote"
 	"chaperone/proxy"
 	"chaperone/proxy/identity"
 	"chaperone/proxy/limit"
@@ -66,6 +67,7 @@ type road struct {
 	reloading sync.Mutex
 	engine    *opa.Engine            // in the gate; changed while reloading is held
 	shadowed  *opa.Engine            // beside it, or nil
+	bundles   *remote.Follower       // where policy.path is a URL
 	reloaded  atomic.Pointer[string] // the error of the last reload
 }
 
@@ -78,7 +80,7 @@ func assemble(ctx context.Context, s *settings.Settings, logger *slog.Logger) (_
 			err = errors.Join(err, r.close())
 		}
 	}()
-	if err := r.firstPolicy(); err != nil {
+	if err := r.firstPolicy(ctx); err != nil {
 		return nil, err
 	}
 	catalogue, err := loadCatalogue(s)
@@ -117,6 +119,9 @@ func (r *road) close() error {
 	}
 	if r.directory != nil {
 		r.directory.Close()
+	}
+	if r.bundles != nil {
+		r.bundles.Close()
 	}
 	for _, e := range []*opa.Engine{r.engine, r.shadowed} {
 		if e != nil {

@@ -215,15 +215,19 @@ func (u *running) watch(ctx context.Context) {
 // watchFolder watches the policy folder and those in it. Where that cannot be done,
 // SIGHUP still works.
 func (u *running) watchFolder() (<-chan fsnotify.Event, <-chan error, func()) {
-	if u.r.s.Policy.Path == "" {
+	root := u.r.s.Policy.Path
+	if root == "" || settings.Remote(root) {
 		return nil, nil, func() {}
+	}
+	if info, err := os.Stat(root); err == nil && !info.IsDir() {
+		root = filepath.Dir(root) // of a bundle
 	}
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		u.r.logger.Warn("policy folder is not watched; use SIGHUP", "error", err.Error())
 		return nil, nil, func() {}
 	}
-	err = filepath.WalkDir(u.r.s.Policy.Path, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
@@ -239,7 +243,7 @@ func (u *running) watchFolder() (<-chan fsnotify.Event, <-chan error, func()) {
 // leave others in the folder for a moment.
 func policyFile(name string) bool {
 	switch filepath.Ext(name) {
-	case ".rego", ".yaml", ".yml", ".json":
+	case ".rego", ".yaml", ".yml", ".json", ".gz":
 		return !strings.HasPrefix(filepath.Base(name), ".")
 	}
 	return filepath.Ext(name) == "" // a folder

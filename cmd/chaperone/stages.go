@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -30,6 +29,9 @@ func keeper(s *settings.Settings) *revision.Keeper {
 func liveFiles(s *settings.Settings) (fs.FS, error) {
 	k := keeper(s)
 	pinned := k.Pinned()
+	if pinned == "" && settings.Remote(s.Policy.Path) {
+		return lastBundle(s)
+	}
 	if pinned == "" {
 		return policyFiles(s)
 	}
@@ -69,7 +71,10 @@ func (r *road) shadow() error {
 }
 
 // firstPolicy puts the policy of the start in force, and beside it the one in the shadow.
-func (r *road) firstPolicy() error {
+func (r *road) firstPolicy(ctx context.Context) error {
+	if err := r.follow(ctx); err != nil {
+		return err
+	}
 	engine, err := loadPolicy(r.s, r.logger, r.differs)
 	if err != nil {
 		return err
@@ -95,9 +100,9 @@ func (r *road) noted(how string) {
 	if k.Pinned() != "" {
 		return // it was kept when it was promoted
 	}
-	files, err := policyFiles(r.s)
-	if err != nil {
-		return // it was read a moment ago, and is gone
+	files, err := liveFiles(r.s)
+	if err != nil || settings.Remote(r.s.Policy.Path) {
+		return // it was read a moment ago, and is gone; a bundle was kept when it came
 	}
 	r.keep(files, revision.Entry{Revision: r.engine.Revision(), How: how, By: "policy.path", From: r.s.Policy.Path})
 }
@@ -210,17 +215,6 @@ func (r *road) rollback(_ context.Context, in admin.Rollback) (admin.Promoted, e
 		return admin.Promoted{}, problem.Failure(err, "see `chaperone policy revisions`")
 	}
 	return r.enforce(files, revision.Entry{How: "rollback", By: in.By, Reason: in.Reason}, true)
-}
-
-// policyFiles returns the policy that the settings name.
-func policyFiles(s *settings.Settings) (fs.FS, error) {
-	if s.Policy.Path == "" {
-		return rego.FS, nil
-	}
-	if info, err := os.Stat(s.Policy.Path); err != nil || !info.IsDir() {
-		return nil, problem.Failure(fmt.Errorf("loading policy: %s is not a folder", s.Policy.Path), "set policy.path in config.yaml, or leave it out for the policy in the program")
-	}
-	return os.DirFS(s.Policy.Path), nil
 }
 
 // loadPolicy makes an engine, and tells the log when it is a slow one, or gave an

@@ -233,8 +233,9 @@ func (s *Settings) settle(dir string) {
 	for i := range s.Catalogues {
 		paths = append(paths, &s.Catalogues[i])
 	}
+	paths = append(paths, &s.Policy.Signing.Key.File, &s.Policy.Token.File)
 	for _, p := range paths {
-		if *p != "" && !filepath.IsAbs(*p) {
+		if *p != "" && !filepath.IsAbs(*p) && !Remote(*p) {
 			*p = filepath.Join(dir, *p)
 		}
 	}

@@ -77,7 +77,23 @@ type Policy struct {
 	Path string `yaml:"path"`
 	// Shadow is a second policy that is asked beside the one that decides.
 	Shadow string `yaml:"shadow"`
+	// Signing demands that a bundle is signed.
+	Signing Signing `yaml:"signing"`
+	// Token is for the server of bundles.
+	Token Reference `yaml:"token"`
+	// Poll is the time between two questions to the server of bundles.
+	Poll time.Duration `yaml:"poll"`
 }
+
+// Signing says who must have signed a bundle.
+type Signing struct {
+	Key       Reference `yaml:"key"`
+	Algorithm string    `yaml:"algorithm"`
+	Scope     string    `yaml:"scope"`
+}
+
+// Remote reports whether the path of a policy is the URL of a bundle.
+func Remote(path string) bool { return strings.Contains(path, "://") }
 
 // Log is about the decision log.
 type Log struct {
