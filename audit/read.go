@@ -89,6 +89,7 @@ type EventOutcome struct {
 	AddedUS       int64 `json:"added_us"`
 	Error         string
 	Scrubbed      int
+	Unsearched    string
 	Indeterminate bool
 }
 

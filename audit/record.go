@@ -81,6 +81,7 @@ type Outcome struct {
 	Added         time.Duration // by the proxy itself, until the head of the answer went on
 	Error         string        // a code of the proxy's vocabulary, never foreign text
 	Scrubbed      int           // secrets swapped back in the answer
+	Unsearched    string        // why the answer could not be searched for them; empty: it was
 	Indeterminate bool          // a write may have happened although it failed here
 }
 
@@ -307,6 +308,7 @@ func (o *outcomeObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	if o.Scrubbed > 0 {
 		e.AddInt("scrubbed", o.Scrubbed)
 	}
+	text(e, "unsearched", o.Unsearched)
 	if o.Indeterminate {
 		e.AddBool("indeterminate", true)
 	}

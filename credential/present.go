@@ -67,6 +67,8 @@ type Presented struct {
 	was    []string // the field as it was, for kinds that mint tokens
 	token  *token   // with which the request went out, for kinds that mint them
 	signed *signed  // the agent's own signature, for kinds that sign
+	sent   *written // the secrets that stand in the request; behind a pointer, which fmt does not follow
+	echo   Echo     // finds them in the answer
 }
 
 // spot is one place in which a handle stands.

@@ -141,6 +141,7 @@ func (u *use) writeEach(text func(Place) (string, error)) error {
 
 func (u *use) writeAt(s *spot, text string) error {
 	out := u.out
+	u.p.wrote(text)
 	switch s.place.kind {
 	case KindBearer, KindHeader:
 		old := out.Header[s.field]

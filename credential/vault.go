@@ -84,9 +84,10 @@ type kept struct {
 	public  policy.Credential     // as policy sees it
 	open    atomic.Pointer[ready] // nil: not opened yet
 	trouble atomic.Pointer[Trouble]
-	removed atomic.Bool // no handle opens it any more, not even one that is being issued
-	version uint64      // Vault.mu guards it
-	round   uint32      // of the vault when it was last told of
+	echoes  atomic.Pointer[[]*echoForms] // of the secrets that were sent, the latest first
+	removed atomic.Bool                  // no handle opens it any more, not even one that is being issued
+	version uint64                       // Vault.mu guards it
+	round   uint32                       // of the vault when it was last told of
 }
 
 // Trouble is why a credential could not be used when that was last tried.

@@ -46,6 +46,7 @@ type exchange struct {
 	hold      *limit.Hold
 	meter     *meter
 
+	scrub    scrubbing
 	sent     countingReader // the agent's body, as the service takes it
 	received int64          // bytes of the answer's body that the agent took
 	cutter   io.Closer      // ends the exchange when what allowed it is taken back; nil: it has not gone out
@@ -204,6 +205,7 @@ func (x *exchange) forward() (*http.Response, error) {
 	if err := x.caller.Live(); err != nil { // revoked since it was identified
 		return nil, err
 	}
+	x.askReadable()
 	respell(x.out.Header, x.head.Spelled)
 	if x.r.ProtoMajor == 2 && strings.HasPrefix(x.r.Header.Get("Content-Type"), "application/grpc") {
 		x.out.Protocol = upstream.H2

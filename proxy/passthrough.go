@@ -50,7 +50,7 @@ func (x *exchange) tunnelThrough(t *tunnel) error {
 		return errAgentGone
 	}
 	x.rec.Outcome.Status = http.StatusOK
-	out, in := splice(t, service)
+	out, in := splice(t, service, service)
 	x.received += out
 	x.sent.n.Add(in)
 	return x.caller.Live()

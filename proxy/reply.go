@@ -62,12 +62,17 @@ func (x *exchange) reply(resp *http.Response) error {
 			return err
 		}
 	}
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	x.search(resp, *buf)
 	x.answerHead(resp)
-	err := x.answerBody(resp)
+	err := x.answerBody(resp, *buf)
+	x.rec.Outcome.Scrubbed += x.scrub.body.Found()
 	if err != nil {
 		x.note(err)
 		panic(http.ErrAbortHandler) // the agent must not take half an answer for a whole one
 	}
+	x.searchFields(resp.Trailer)
 	for name, values := range resp.Trailer {
 		if httpguts.ValidTrailerHeader(name) {
 			x.w.Header()[http.TrailerPrefix+name] = values
@@ -198,28 +203,15 @@ var (
 	errAgentGone  = errors.New("agent went away")
 )
 
-// answerBody copies the body. What has come is sent on when nothing more is at
-// hand, so that events, lines and slow downloads arrive as they are made.
-func (x *exchange) answerBody(resp *http.Response) error {
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
+// answerBody copies the body through buf. What has come is sent on when nothing more
+// is at hand, so that events, lines and slow downloads arrive as they are made.
+func (x *exchange) answerBody(resp *http.Response, buf []byte) error {
 	left := resp.ContentLength // negative: unknown
+	piece, err := x.scrub.read, x.scrub.err
 	for {
-		n, err := resp.Body.Read(*buf)
-		if n > 0 && x.meter != nil {
-			if merr := x.meter.spend(int64(n)); merr != nil {
-				return merr
-			}
-		}
-		if n > 0 {
-			if _, werr := x.w.Write((*buf)[:n]); werr != nil {
-				return x.because(errAgentGone)
-			}
-			x.received += int64(n)
-			left -= int64(n)
-			if err == nil && left != 0 && n < len(*buf) {
-				x.flush()
-			}
+		left -= int64(len(piece))
+		if werr := x.passPiece(piece, err == nil && left != 0 && len(piece) < len(buf)); werr != nil {
+			return werr
 		}
 		if err == io.EOF && x.r.Context().Err() == nil {
 			return nil
@@ -227,7 +219,30 @@ func (x *exchange) answerBody(resp *http.Response) error {
 		if err != nil {
 			return x.cause(err)
 		}
+		var n int
+		n, err = resp.Body.Read(buf)
+		piece = buf[:n]
 	}
+}
+
+// passPiece sends one piece of the body on. With pause, nothing more is at hand.
+func (x *exchange) passPiece(piece []byte, pause bool) error {
+	if len(piece) == 0 {
+		return nil
+	}
+	if x.meter != nil {
+		if err := x.meter.spend(int64(len(piece))); err != nil {
+			return err
+		}
+	}
+	if _, err := x.w.Write(piece); err != nil {
+		return x.because(errAgentGone)
+	}
+	x.received += int64(len(piece))
+	if pause {
+		x.flush()
+	}
+	return nil
 }
 
 // cause tells apart who ended an exchange.
@@ -261,6 +276,7 @@ func (x *exchange) switchProtocols(resp *http.Response) error {
 	x.started = true
 	defer x.s.taken.add(conn)()
 	stripAnswer(resp.Header)
+	from := x.searchStream(resp, service)
 	resp.Header["Connection"] = []string{"Upgrade"}
 	resp.Header["Upgrade"] = []string{"websocket"}
 	resp.Header["Chaperone-Decision"] = []string{"allow; id=" + x.rec.ID}
@@ -271,7 +287,8 @@ func (x *exchange) switchProtocols(resp *http.Response) error {
 		return errAgentGone
 	}
 	x.replied = time.Now()
-	out, in := splice(conn, service)
+	out, in := splice(conn, service, from)
+	x.rec.Outcome.Scrubbed += x.scrub.body.Found()
 	x.received += out
 	x.sent.n.Add(in)
 	if err := x.barred(); err != nil {
@@ -281,15 +298,16 @@ func (x *exchange) switchProtocols(resp *http.Response) error {
 }
 
 // splice copies both ways until either side ends, and returns the bytes that
-// went to a and to b. An orderly end of one direction is passed on before.
-func splice(a net.Conn, b io.ReadWriteCloser) (toA, toB int64) {
+// went to a and to b. An orderly end of one direction is passed on before. What b
+// says is read from fromB.
+func splice(a net.Conn, b io.ReadWriteCloser, fromB io.Reader) (toA, toB int64) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		toB, _ = io.Copy(struct{ io.Writer }{b}, a)
 		closeWrite(b)
 	}()
-	toA, _ = io.Copy(struct{ io.Writer }{a}, b)
+	toA, _ = io.Copy(struct{ io.Writer }{a}, fromB)
 	closeWrite(a)
 	a.SetReadDeadline(time.Now().Add(lingering))
 	<-done

@@ -33,6 +33,9 @@ func (x *exchange) clarify() error {
 	if x.r.ContentLength != 0 && x.r.Body != nil && x.r.Body != http.NoBody {
 		x.sent = countingReader{r: x.r.Body}
 		x.out.Body = &x.sent
+		if x.r.Method == http.MethodPost && x.r.ContentLength < 0 && len(h["Content-Type"]) == 0 {
+			h["Content-Type"] = octets
+		}
 	}
 	if h.Get("Expect") != "" {
 		x.out.ExpectContinue = true
@@ -42,6 +45,11 @@ func (x *exchange) clarify() error {
 	x.q.Request.Header = h
 	return nil
 }
+
+// octets is what a stream without a type may be taken for (RFC 9110 section 8.3). It
+// is said, so that no service takes it for a form in which another method stands:
+// a stream is not read to its end before it is decided about.
+var octets = []string{"application/octet-stream"}
 
 // target establishes scheme, authority, path and query. Inside a tunnel the
 // authority is the tunnel's, and a request that names another is refused (RFC
