@@ -23,8 +23,10 @@ import (
 
 	"chaperone/credential/grant"
 	"chaperone/credential/source"
+	"chaperone/internal/testkit"
 	"chaperone/policy"
 	"chaperone/store"
+	"chaperone/store/redis"
 )
 
 // provider is a token endpoint that rotates refresh tokens: each is good once.
@@ -145,18 +147,56 @@ func TestRefresh(t *testing.T) {
 	want("access-3", 3)
 }
 
-// TestTwentyReplicas has twenty replicas need a refresh at once.
+// TestTwentyReplicas has twenty replicas need a refresh at once, over each store.
 func TestTwentyReplicas(t *testing.T) {
-	b, p, _ := minting(t)
-	h := b.with(t, Credential{ID: "r", Kind: KindRefresh, Settings: p.settings()}, "refresh-0")
-	var replicas []*bench
-	for range 20 {
-		v, err := Open(t.Context(), b.kv, b.key)
+	t.Run("bolt", func(t *testing.T) {
+		b, p, _ := minting(t)
+		twentyReplicas(t, b, p, func() store.Store { return b.kv })
+	})
+	t.Run("redis", func(t *testing.T) {
+		server, err := testkit.StartRedis(t.Context(), testkit.RedisOptions{Dir: t.TempDir()})
+		if errors.Is(err, testkit.ErrNoRedis) {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(server.Close)
+		address, err := redis.ParseAddress("redis://" + server.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, p, _ := minting(t)
+		open := func() store.Store {
+			kv, err := redis.Open(t.Context(), redis.Options{Address: address, Key: b.key.Bytes()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { kv.Close() })
+			return kv
+		}
+		kv := open()
+		v, err := Open(t.Context(), kv, b.key)
 		if err != nil {
 			t.Fatal(err)
 		}
 		v.Use(b.outside)
-		replicas = append(replicas, &bench{Vault: v, kv: b.kv, key: b.key})
+		b.Vault, b.kv = v, kv
+		twentyReplicas(t, b, p, open)
+	})
+}
+
+func twentyReplicas(t *testing.T, b *bench, p *provider, open func() store.Store) {
+	h := b.with(t, Credential{ID: "r", Kind: KindRefresh, Settings: p.settings()}, "refresh-0")
+	var replicas []*bench
+	for range 20 {
+		kv := open()
+		v, err := Open(t.Context(), kv, b.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Use(b.outside)
+		replicas = append(replicas, &bench{Vault: v, kv: kv, key: b.key})
 	}
 	var wg sync.WaitGroup
 	for i := range 60 {
