@@ -106,13 +106,18 @@ func (v *Vault) Swap(ctx context.Context, permit *policy.Permit, p *Presented, o
 		return ErrHandleRevoked
 	}
 	how, err := v.opened(ctx, p.cred)
-	if err == nil {
-		err = how.apply(ctx, &use{p, out})
-	}
 	if err != nil {
 		return v.troubled(p.cred, err)
 	}
-	p.handle.uses.Add(1)
+	if p.was == nil { // else it is the same use once more, with another token
+		if err := v.spend(ctx, p.handle); err != nil {
+			return err
+		}
+		p.handle.uses.Add(1)
+	}
+	if err := how.apply(ctx, &use{p, out}); err != nil {
+		return v.troubled(p.cred, err)
+	}
 	return nil
 }
 

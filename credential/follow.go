@@ -78,7 +78,7 @@ func (v *Vault) takeHandle(id string, s *storedHandle, sum [sha256.Size]byte, ve
 		}
 		return
 	}
-	h := &Handle{ID: id, Credential: s.Credential, Service: s.Service, Session: s.Session, Expires: s.Expires, sum: sum, version: version, round: v.round}
+	h := &Handle{ID: id, Credential: s.Credential, Service: s.Service, Session: s.Session, Expires: s.Expires, Limit: s.Limit, sum: sum, version: version, round: v.round}
 	if k != nil { // the same text once, whatever the number of handles
 		h.Credential, h.Service = k.ID, k.Service
 	}

@@ -16,6 +16,11 @@ import (
 // Issue makes a handle of the given prefix for a credential in a session. The
 // handle is returned once and kept as a keyed hash only.
 func (v *Vault) Issue(ctx context.Context, credential, session, prefix string, expires time.Time) (string, error) {
+	return v.IssueLimited(ctx, credential, session, prefix, expires, 0)
+}
+
+// IssueLimited is Issue for a handle that may be used so often; 0: any number.
+func (v *Vault) IssueLimited(ctx context.Context, credential, session, prefix string, expires time.Time, limit int64) (string, error) {
 	v.mu.RLock()
 	k := v.credentials[credential]
 	v.mu.RUnlock()
@@ -29,7 +34,7 @@ func (v *Vault) Issue(ctx context.Context, credential, session, prefix string, e
 		p = text
 	}
 	sum := v.handles.sum(p)
-	stored := storedHandle{credential, k.Service, session, expires, hex.EncodeToString(sum[:])}
+	stored := storedHandle{credential, k.Service, session, expires, hex.EncodeToString(sum[:]), limit}
 	b, err := json.Marshal(stored)
 	if err != nil {
 		return "", err

@@ -536,3 +536,37 @@ func BenchmarkMinted(b *testing.B) {
 		}
 	}
 }
+
+func TestLimitedHandle(t *testing.T) {
+	b := vault(t)
+	if err := b.Add(t.Context(), Credential{ID: "x", Kind: KindBearer, Service: "acme", Owner: "org"}, NewSecret([]byte("s"))); err != nil {
+		t.Fatal(err)
+	}
+	h, err := b.IssueLimited(t.Context(), "x", "s_1", "", time.Now().Add(time.Hour), 30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := Open(t.Context(), b.kv, b.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replicas := []*bench{b, {Vault: other, kv: b.kv, key: b.key}}
+	var done, spent atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			switch _, err := replicas[i%2].authorization(t, h, Caller{}); {
+			case err == nil:
+				done.Add(1)
+			case errors.Is(err, ErrHandleSpent):
+				spent.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if done.Load() != 30 || spent.Load() != 20 {
+		t.Errorf("%d uses, %d refused", done.Load(), spent.Load())
+	}
+}

@@ -117,6 +117,7 @@ type Handle struct {
 	Service    string
 	Session    string
 	Expires    time.Time
+	Limit      int64 // how often it may be used, on all replicas; 0: any number
 	sum        [sha256.Size]byte
 	print      atomic.Pointer[string]
 	revoked    atomic.Bool
@@ -148,6 +149,7 @@ type storedHandle struct {
 	Session    string    `json:"session"`
 	Expires    time.Time `json:"expires"`
 	Sum        string    `json:"sum"`
+	Limit      int64     `json:"limit,omitzero"` // uses; 0: any number
 }
 
 const (

@@ -33,6 +33,7 @@ func (d *delegation) flags(c *cobra.Command) {
 	f.StringArrayVar(&d.Credentials, "credential", nil, "`ID` of a credential for which it gets a handle, or a service: then the human's own for it, else the agent's, else org's; may be repeated")
 	f.StringArrayVar(&d.scopes, "scope", nil, "narrow it to `ACTIONS[@RESOURCES]`, patterns with commas between; may be repeated")
 	f.DurationVar(&d.Idle, "idle", 0, "ends when nothing is asked for so long; 0: never")
+	f.Int64Var(&d.Uses, "uses", 0, "how often each of its handles may be used; 0: any number")
 	f.StringVar(&d.Parent, "parent", "", "`ID` of the session of which this one gets a part")
 }
 
@@ -179,6 +180,9 @@ func describeSession(w io.Writer, s *identity.Session) {
 func describeHandles(w io.Writer, list []admin.Handle) {
 	for _, h := range list {
 		state := "until " + moment(h.Expires)
+		if h.Limit > 0 {
+			state = fmt.Sprintf("at most %d in all, ", h.Limit) + state
+		}
 		if h.Revoked {
 			state = "revoked"
 		}

@@ -36,6 +36,7 @@ type Spec struct {
 	Scope       []policy.Scope `json:"scope,omitzero"`
 	Credentials []string       `json:"credentials,omitzero"`
 	Parent      string         `json:"parent,omitzero"`
+	Uses        int64          `json:"uses,omitzero"` // of each of its handles; zero: any number
 }
 
 // Session is a delegation as one instance presents it, without its token.
@@ -155,7 +156,7 @@ func (d *Directory) CreateSession(ctx context.Context, spec Spec) (Created, erro
 	if err := d.noteGiven(ctx, s); err != nil {
 		return Created{}, err
 	}
-	handles, err := d.issue(ctx, s)
+	handles, err := d.issue(ctx, s, spec.Uses)
 	if err == nil {
 		err = d.keep(ctx, stored)
 	}
@@ -199,6 +200,9 @@ func (d *Directory) plan(spec Spec, now time.Time) (*storedSession, error) {
 	}
 	if spec.Idle != 0 && spec.Idle < time.Second {
 		return nil, fmt.Errorf("%w: idle %v (at least 1s)", ErrInvalid, spec.Idle)
+	}
+	if spec.Uses < 0 {
+		return nil, fmt.Errorf("%w: uses %d", ErrInvalid, spec.Uses)
 	}
 	if len(spec.Purpose) > 500 || strings.ContainsAny(spec.Purpose, "\r\n\x00") {
 		return nil, fmt.Errorf("%w: purpose (one line of at most 500 bytes)", ErrInvalid)
@@ -329,14 +333,14 @@ func (d *Directory) mayHold(s *storedSession) error {
 	return nil
 }
 
-func (d *Directory) issue(ctx context.Context, s *session) (map[string]string, error) {
+func (d *Directory) issue(ctx context.Context, s *session, uses int64) (map[string]string, error) {
 	handles := map[string]string{}
 	for _, id := range s.info.Credentials {
 		c, err := d.o.Vault.Find(id)
 		if err != nil {
 			return nil, err
 		}
-		if handles[id], err = d.o.Vault.Issue(ctx, id, s.info.ID, d.o.Prefix(c.Service), s.info.Expires); err != nil {
+		if handles[id], err = d.o.Vault.IssueLimited(ctx, id, s.info.ID, d.o.Prefix(c.Service), s.info.Expires, uses); err != nil {
 			return nil, err
 		}
 	}

@@ -58,6 +58,7 @@ type Handle struct {
 	Service    string    `json:"service"`
 	Expires    time.Time `json:"expires"`
 	Uses       int64     `json:"uses"` // since the proxy started
+	Limit      int64     `json:"limit,omitzero"`
 	Revoked    bool      `json:"revoked,omitzero"`
 }
 

@@ -297,7 +297,7 @@ func (s *Server) session(r *http.Request, _ none) (Shown, error) {
 	x, err := s.o.Directory.Session(r.PathValue("id"))
 	out := Shown{Session: x}
 	for _, h := range s.o.Vault.Handles(x.ID) {
-		out.Handles = append(out.Handles, Handle{ID: h.ID, Credential: h.Credential, Service: h.Service, Expires: h.Expires, Uses: h.Uses(), Revoked: h.Revoked()})
+		out.Handles = append(out.Handles, Handle{ID: h.ID, Credential: h.Credential, Service: h.Service, Expires: h.Expires, Uses: h.Uses(), Limit: h.Limit, Revoked: h.Revoked()})
 	}
 	return out, err
 }

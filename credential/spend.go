@@ -1,0 +1,45 @@
+package credential
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"chaperone/store"
+)
+
+// ErrHandleSpent is returned when a handle was used as often as it may be.
+var ErrHandleSpent = errors.New("the handle was used as often as it may be")
+
+const spentPrefix = "spent/"
+
+// spend takes one use of a handle that has only so many. They are counted in the store,
+// for all replicas, before the secret moves: a use of which the request then fails is
+// spent all the same.
+func (v *Vault) spend(ctx context.Context, h *Handle) error {
+	if h.Limit == 0 {
+		return nil
+	}
+	for {
+		e, err := v.kv.Load(ctx, spentPrefix+h.ID)
+		if errors.Is(err, store.ErrNotFound) {
+			e, err = store.Entry{Name: spentPrefix + h.ID, Value: make([]byte, 8), Expires: h.Expires}, nil
+		}
+		if err != nil || len(e.Value) != 8 {
+			return fmt.Errorf("%w: counting its uses: %w", ErrUnavailable, err)
+		}
+		n := binary.BigEndian.Uint64(e.Value)
+		if n >= uint64(h.Limit) {
+			return ErrHandleSpent
+		}
+		binary.BigEndian.PutUint64(e.Value, n+1)
+		_, err = v.kv.Save(ctx, e)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return fmt.Errorf("%w: counting its uses: %w", ErrUnavailable, err)
+		}
+	}
+}
