@@ -18,15 +18,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"chaperone/credential/grant"
-	"chaperone/credential/source"
-	"chaperone/internal/testkit"
 	"chaperone/policy"
 	"chaperone/store"
-	"chaperone/store/redis"
 )
 
 // provider is a token endpoint that rotates refresh tokens: each is good once.
@@ -145,72 +141,6 @@ func TestRefresh(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("access-3", 3)
-}
-
-// TestTwentyReplicas has twenty replicas need a refresh at once, over each store.
-func TestTwentyReplicas(t *testing.T) {
-	t.Run("bolt", func(t *testing.T) {
-		b, p, _ := minting(t)
-		twentyReplicas(t, b, p, func() store.Store { return b.kv })
-	})
-	t.Run("redis", func(t *testing.T) {
-		server, err := testkit.StartRedis(t.Context(), testkit.RedisOptions{Dir: t.TempDir()})
-		if errors.Is(err, testkit.ErrNoRedis) {
-			t.Skip(err)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(server.Close)
-		address, err := redis.ParseAddress("redis://" + server.Addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, p, _ := minting(t)
-		open := func() store.Store {
-			kv, err := redis.Open(t.Context(), redis.Options{Address: address, Key: b.key.Bytes()})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { kv.Close() })
-			return kv
-		}
-		kv := open()
-		v, err := Open(t.Context(), kv, b.key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		v.Use(b.outside)
-		b.Vault, b.kv = v, kv
-		twentyReplicas(t, b, p, open)
-	})
-}
-
-func twentyReplicas(t *testing.T, b *bench, p *provider, open func() store.Store) {
-	h := b.with(t, Credential{ID: "r", Kind: KindRefresh, Settings: p.settings()}, "refresh-0")
-	var replicas []*bench
-	for range 20 {
-		kv := open()
-		v, err := Open(t.Context(), kv, b.key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		v.Use(b.outside)
-		replicas = append(replicas, &bench{Vault: v, kv: kv, key: b.key})
-	}
-	var wg sync.WaitGroup
-	for i := range 60 {
-		wg.Go(func() {
-			got, err := replicas[i%20].authorization(t, h, Caller{})
-			if err != nil || got != "Bearer access-1" {
-				t.Errorf("got %q, %v", got, err)
-			}
-		})
-	}
-	wg.Wait()
-	if n := p.asked.Load(); n != 1 {
-		t.Errorf("the provider was asked %d times", n)
-	}
 }
 
 func TestRenewOnRefusal(t *testing.T) {
@@ -459,70 +389,6 @@ func TestInstallationTokens(t *testing.T) {
 	}
 }
 
-// TestRefreshTokenFromSource has an operator replace the refresh token at its source.
-func TestRefreshTokenFromSource(t *testing.T) {
-	b, p, ahead := minting(t)
-	now := "refresh-0"
-	o := b.outside
-	o.Sources = map[string]source.Fetcher{"env": source.Env{Lookup: func(string) (string, bool) { return now, true }}}
-	b.Use(o)
-	c := Credential{ID: "r", Kind: KindRefresh, Service: "acme", Owner: "org", Source: "env:R", Settings: p.settings(), Cache: time.Second}
-	if err := b.Add(t.Context(), c, Secret{}); err != nil {
-		t.Fatal(err)
-	}
-	h, err := b.Issue(t.Context(), "r", "s_1", "", time.Now().Add(time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := func(text string, asked int64) {
-		t.Helper()
-		if got, err := b.authorization(t, h, Caller{}); err != nil || got != "Bearer "+text || p.asked.Load() != asked {
-			t.Errorf("got %q, %v, asked %d; want %s, asked %d", got, err, p.asked.Load(), text, asked)
-		}
-	}
-	want("access-1", 1)
-	ahead.Store(int64(time.Minute))
-	want("access-1", 1) // the source was looked at again, and had nothing new
-	p.mu.Lock()
-	p.good = "fresh"
-	p.mu.Unlock()
-	now = "fresh"
-	ahead.Store(int64(2 * time.Minute))
-	want("access-2", 2)
-	now = ""
-	ahead.Store(int64(3 * time.Minute))
-	if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, ErrSource) {
-		t.Errorf("an empty source: %v", err)
-	}
-}
-
-// hanging is a source that does not answer.
-type hanging struct{}
-
-func (hanging) Check(string) error { return nil }
-func (hanging) Fetch(ctx context.Context, _ string) (source.Fetched, error) {
-	<-ctx.Done()
-	return source.Fetched{}, ctx.Err()
-}
-
-func TestSourceThatHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := vault(t)
-		b.Use(Outside{Sources: map[string]source.Fetcher{"slow": hanging{}}})
-		if err := b.Add(t.Context(), Credential{ID: "s", Kind: KindBearer, Service: "acme", Owner: "org", Source: "slow:x"}, Secret{}); err != nil {
-			t.Fatal(err)
-		}
-		h, err := b.Issue(t.Context(), "s", "s_1", "", time.Now().Add(time.Hour))
-		if err != nil {
-			t.Fatal(err)
-		}
-		began := time.Now()
-		if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, ErrSourceTimeout) || time.Since(began) > fetchTime {
-			t.Errorf("after %v: %v", time.Since(began), err)
-		}
-	})
-}
-
 // BenchmarkMinted measures a request with a token that is in memory.
 func BenchmarkMinted(b *testing.B) {
 	v, p, _ := minting(b)
@@ -534,39 +400,5 @@ func BenchmarkMinted(b *testing.B) {
 		if _, _, err := v.sent(b, r, Caller{}); err != nil {
 			b.Fatal(err)
 		}
-	}
-}
-
-func TestLimitedHandle(t *testing.T) {
-	b := vault(t)
-	if err := b.Add(t.Context(), Credential{ID: "x", Kind: KindBearer, Service: "acme", Owner: "org"}, NewSecret([]byte("s"))); err != nil {
-		t.Fatal(err)
-	}
-	h, err := b.IssueLimited(t.Context(), "x", "s_1", "", time.Now().Add(time.Hour), 30)
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := Open(t.Context(), b.kv, b.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	replicas := []*bench{b, {Vault: other, kv: b.kv, key: b.key}}
-	var done, spent atomic.Int64
-	var wg sync.WaitGroup
-	for i := range 50 {
-		wg.Go(func() {
-			switch _, err := replicas[i%2].authorization(t, h, Caller{}); {
-			case err == nil:
-				done.Add(1)
-			case errors.Is(err, ErrHandleSpent):
-				spent.Add(1)
-			default:
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if done.Load() != 30 || spent.Load() != 20 {
-		t.Errorf("%d uses, %d refused", done.Load(), spent.Load())
 	}
 }

@@ -1,0 +1,75 @@
+package credential
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"chaperone/credential/source"
+)
+
+// TestRefreshTokenFromSource has an operator replace the refresh token at its source.
+func TestRefreshTokenFromSource(t *testing.T) {
+	b, p, ahead := minting(t)
+	now := "refresh-0"
+	o := b.outside
+	o.Sources = map[string]source.Fetcher{"env": source.Env{Lookup: func(string) (string, bool) { return now, true }}}
+	b.Use(o)
+	c := Credential{ID: "r", Kind: KindRefresh, Service: "acme", Owner: "org", Source: "env:R", Settings: p.settings(), Cache: time.Second}
+	if err := b.Add(t.Context(), c, Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	h, err := b.Issue(t.Context(), "r", "s_1", "", time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(text string, asked int64) {
+		t.Helper()
+		if got, err := b.authorization(t, h, Caller{}); err != nil || got != "Bearer "+text || p.asked.Load() != asked {
+			t.Errorf("got %q, %v, asked %d; want %s, asked %d", got, err, p.asked.Load(), text, asked)
+		}
+	}
+	want("access-1", 1)
+	ahead.Store(int64(time.Minute))
+	want("access-1", 1) // the source was looked at again, and had nothing new
+	p.mu.Lock()
+	p.good = "fresh"
+	p.mu.Unlock()
+	now = "fresh"
+	ahead.Store(int64(2 * time.Minute))
+	want("access-2", 2)
+	now = ""
+	ahead.Store(int64(3 * time.Minute))
+	if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, ErrSource) {
+		t.Errorf("an empty source: %v", err)
+	}
+}
+
+// hanging is a source that does not answer.
+type hanging struct{}
+
+func (hanging) Check(string) error { return nil }
+func (hanging) Fetch(ctx context.Context, _ string) (source.Fetched, error) {
+	<-ctx.Done()
+	return source.Fetched{}, ctx.Err()
+}
+
+func TestSourceThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := vault(t)
+		b.Use(Outside{Sources: map[string]source.Fetcher{"slow": hanging{}}})
+		if err := b.Add(t.Context(), Credential{ID: "s", Kind: KindBearer, Service: "acme", Owner: "org", Source: "slow:x"}, Secret{}); err != nil {
+			t.Fatal(err)
+		}
+		h, err := b.Issue(t.Context(), "s", "s_1", "", time.Now().Add(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, ErrSourceTimeout) || time.Since(began) > fetchTime {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
+}
