@@ -133,9 +133,7 @@ func (r *road) follow(ctx context.Context) error {
 	failed := make(chan error, 1)
 	o.Use = r.takeBundle
 	o.Failed = func(err error) {
-		r.metrics.Reloaded("policy", err)
-		r.reloaded.Store(new(err.Error()))
-		r.logger.Error("bundle is not taken; the last good policy stays in force", "error", err.Error())
+		r.refused("", err)
 		select {
 		case failed <- err:
 		default:
@@ -160,19 +158,29 @@ func (r *road) follow(ctx context.Context) error {
 // takeBundle puts a policy in force that the server offers. One that has a fault, or was
 // in force before and gave way to another, does not replace the one that decides.
 func (r *road) takeBundle(files fs.FS, name string) {
-	err := r.bundle(files, name)
-	r.metrics.Reloaded("policy", err)
-	if err != nil {
-		r.reloaded.Store(new(err.Error()))
-		r.logger.Error("bundle is not taken; the last good policy stays in force", "revision", name, "error", err.Error())
+	if err := r.bundle(files, name); err != nil {
+		r.refused(name, err)
 		return
 	}
+	r.metrics.Reloaded("policy", nil)
 	r.reloaded.Store(nil)
+}
+
+// refused counts a bundle that was not taken, and says so once until it is another fault.
+func (r *road) refused(name string, err error) {
+	r.metrics.Reloaded("policy", err)
+	text := err.Error()
+	if old := r.reloaded.Swap(&text); old == nil || *old != text {
+		r.logger.Error("bundle is not taken; the last good policy stays in force", "revision", name, "error", text)
+	}
 }
 
 func (r *road) bundle(files fs.FS, name string) error {
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
+	if r.engine != nil && r.engine.Current(files) {
+		return nil // a server without ETag sends it again and again
+	}
 	engine, err := loadEngine(files, r.logger, r.differs)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ package remote
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,7 +53,7 @@ func Open(r io.Reader, s Signing) (fs.FS, string, error) {
 	if s.Key == "" {
 		br = br.WithSkipBundleVerification(true)
 	} else {
-		key, err := keys.NewKeyConfig(s.Key, s.Algorithm, s.Scope)
+		key, err := keys.NewKeyConfig(s.Key, cmp.Or(s.Algorithm, "RS256"), s.Scope)
 		if err != nil {
 			return nil, "", fmt.Errorf("%w: %w", ErrBundle, err)
 		}
