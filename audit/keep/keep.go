@@ -6,7 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+
 	"sync"
 	"time"
 
@@ -73,6 +73,9 @@ func (k *Keeper) run(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		k.o.Behind(func() { k.tell(k.look(ctx)) })
+		if k.told == "" && k.notary != nil && k.notary.More() && ctx.Err() == nil {
+			continue // it is far behind
+		}
 		select {
 		case <-ctx.Done():
 			k.end()
@@ -85,7 +88,7 @@ func (k *Keeper) run(ctx context.Context) {
 // tell tells of a fault once, until it is another or gone.
 func (k *Keeper) tell(err error) {
 	text := ""
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a segment that was pruned meanwhile
+	if err != nil { // a segment that was pruned meanwhile
 		text = err.Error()
 	}
 	if text != "" && text != k.told {

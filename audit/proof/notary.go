@@ -37,6 +37,7 @@ type Notary struct {
 	signed int64
 	at     time.Time
 	broken error
+	more   bool
 }
 
 // NewNotary opens the tree of a log. It returns [ErrRolledBack] where the log does not
@@ -105,21 +106,25 @@ func (n *Notary) Close() error {
 	return n.tree.Close()
 }
 
+// atOnce bounds the lines of one look, which then takes about a second.
+const atOnce = 200_000
+
+// More reports whether the last look left lines for the next.
+func (n *Notary) More() bool { return n.more }
+
 // Look adds what has come and signs where that is due, or now when asked. It returns
 // the checkpoint if it made one.
 func (n *Notary) Look(now bool) (*Checkpoint, error) {
 	if n.broken != nil {
 		return nil, n.broken
 	}
-	for {
+	n.more = true
+	for range atOnce {
 		ok, err := n.next()
 		if err != nil {
 			return nil, err
 		}
-		if !ok {
-			break
-		}
-		if n.tree.Size()-n.signed >= n.o.Lines && n.o.Lines > 0 {
+		if n.more = ok; !ok {
 			break
 		}
 		if n.tree.Size()%breath == 0 {

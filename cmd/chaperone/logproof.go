@@ -95,7 +95,12 @@ func (a *app) verifyLog(s *settings.Settings, o *sounding) error {
 	if err != nil {
 		return err
 	}
-	if err := a.print(report, func(w io.Writer) { describeReport(w, &report) }); err != nil {
+	if err := a.print(report, func(w io.Writer) {
+		describeReport(w, &report)
+		if report.First > 1 && s.Log.Keep == 0 {
+			row(w, "note", fmt.Sprintf("lines 1 to %d are not here although log.keep keeps all: somebody archived them, or took them away", report.First-1))
+		}
+	}); err != nil {
 		return err
 	}
 	if report.Bad != nil {

@@ -1,0 +1,213 @@
+package keep
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"chaperone/audit"
+	"chaperone/audit/index"
+	"chaperone/audit/proof"
+	"chaperone/policy"
+)
+
+const logVariable = "CHAPERONE_TEST_KEEP"
+
+func start(t testing.TB, path string, told func(string)) *Keeper {
+	t.Helper()
+	key, err := proof.OpenKey(filepath.Join(filepath.Dir(path), "log.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Start(Options{
+		Path: path, Key: key, Pack: true, CheckpointEvery: 20 * time.Millisecond, CheckpointLines: 100, Every: 10 * time.Millisecond,
+		Notice: told, Altered: told, Behind: func(f func()) { f() },
+	})
+}
+
+func write(l *audit.Log) (string, error) {
+	r := l.Open(time.Now())
+	r.Agent.ID, r.Decision.Result, r.Session = "bot", policy.Allow, "s_1"
+	if err := r.Commit(); err != nil {
+		return "", err
+	}
+	return r.ID, r.Close()
+}
+
+// TestKilledUnderLoad kills a process that writes, signs, indexes and packs, again and
+// again: what was committed is in the log, its chain and tree hold, and it is found.
+func TestKilledUnderLoad(t *testing.T) {
+	if path := os.Getenv(logVariable); path != "" {
+		serveLoad(t, path)
+	}
+	path := filepath.Join(t.TempDir(), "decisions.jsonl")
+	told := map[string]bool{}
+	for range 4 {
+		for _, id := range killOne(t, path) {
+			told[id] = true
+		}
+	}
+	l, err := audit.Open(audit.Options{Path: path}) // enters what was left behind
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := start(t, path, func(m string) { t.Error(m) })
+	if _, err := write(l); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	k.Close()
+	public, err := proof.LoadPublic(filepath.Join(filepath.Dir(path), "log.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := proof.Verify(proof.VerifyOptions{Path: path, Key: public})
+	if err != nil || r.Bad != nil || r.Signed != int64(r.Last) || r.Segments < 3 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for x, err := range index.List(t.Context(), index.Query{Path: path, Key: public, Notice: func(m string) { t.Error(m) }, Filter: audit.Filter{Agent: "bot"}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		delete(told, x.Decision.ID)
+	}
+	if len(told) > 0 {
+		t.Errorf("%d requests were committed and are not found", len(told))
+	}
+}
+
+// killOne lets a process write for a while and kills it. It returns what was committed.
+func killOne(t *testing.T, path string) (ids []string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestKilledUnderLoad$")
+	cmd.Env = append(os.Environ(), logVariable+"="+path)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for sc := bufio.NewScanner(out); sc.Scan(); {
+		if id, ok := strings.CutPrefix(sc.Text(), "id "); ok && len(id) == 26 {
+			if ids = append(ids, id); len(ids) == 400 {
+				cmd.Process.Kill()
+			}
+		} else if what, ok := strings.CutPrefix(sc.Text(), "told "); ok {
+			t.Errorf("the keeper tells: %s", what)
+		}
+	}
+	cmd.Wait()
+	if len(ids) < 400 {
+		t.Fatalf("the process wrote %d requests", len(ids))
+	}
+	return ids
+}
+
+// serveLoad writes until it is killed.
+func serveLoad(t *testing.T, path string) {
+	l, err := audit.Open(audit.Options{Path: path, MaxSize: 64 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	start(t, path, func(m string) { fmt.Println("told", m) })
+	for range 4 {
+		go func() {
+			for {
+				id, err := write(l)
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				fmt.Println("id", id)
+				mu.Unlock()
+			}
+		}()
+	}
+	select {}
+}
+
+// signed waits until a checkpoint covers so many lines.
+func signed(t *testing.T, path string, lines int) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(20 * time.Second)
+	for {
+		b, err := os.ReadFile(proof.LatestFile(path))
+		if err == nil && strings.Contains(string(b), fmt.Sprintf("\n%d\n", lines)) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("%d lines were not signed: %s", lines, b)
+		}
+	}
+}
+
+// TestLogIsTakenAway removes, cuts and edits the log under a keeper that looks after it:
+// each is told.
+func TestLogIsTakenAway(t *testing.T) {
+	for name, harm := range map[string]func(path string) error{
+		"removed": os.Remove,
+		"cut":     func(path string) error { return os.Truncate(path, 4000) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "decisions.jsonl")
+			var mu sync.Mutex
+			var told []string
+			tell := func(m string) { mu.Lock(); defer mu.Unlock(); told = append(told, m) }
+			now := time.Now()
+			l, err := audit.Open(audit.Options{Path: path, Notice: tell, Now: func() time.Time { now = now.Add(2 * time.Second); return now }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			k := start(t, path, tell)
+			for range 20 {
+				if _, err := write(l); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := l.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			signed(t, path, 40)
+			if err := harm(path); err != nil {
+				t.Fatal(err)
+			}
+			for range 20 {
+				if _, err := write(l); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			k.Close()
+			mu.Lock()
+			defer mu.Unlock()
+			all := strings.Join(told, "; ")
+			if !strings.Contains(all, "by somebody else") || name == "cut" && !strings.Contains(all, "are not in the log any more") {
+				t.Errorf("told %q", all)
+			}
+			public, err := proof.LoadPublic(filepath.Join(filepath.Dir(path), "log.pub"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := proof.Verify(proof.VerifyOptions{Path: path, Key: public})
+			if err != nil || name == "cut" && r.Bad == nil || name == "removed" && r.First != 41 {
+				t.Errorf("verify finds nothing: %+v, %v", r, err)
+			}
+		})
+	}
+}
