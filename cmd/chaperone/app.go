@@ -97,7 +97,7 @@ Exit codes: 0 done, 1 failed, 2 misused, 3 policy said no.`,
 	})
 	root.PersistentFlags().StringVar(&a.config, "config", defaultConfig, "configuration `FILE`; without one the defaults hold")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
-	root.AddCommand(a.serveVerb(), a.demoVerb(), a.runVerb(), a.agentVerbs(), a.credentialVerbs(), a.sessionVerbs(), a.revokeVerb(), a.humanVerbs(), a.replicasVerb(),
+	root.AddCommand(a.serveVerb(), a.demoVerb(), a.runVerb(), a.agentVerbs(), a.credentialVerbs(), a.sessionVerbs(), a.revokeVerb(), a.humanVerbs(), a.replicasVerb(), a.storeVerbs(),
 		a.logVerbs(), a.policyVerbs(), a.serviceVerbs(), a.caVerbs(), a.doctorVerb(), a.inside())
 	return root
 }

@@ -86,7 +86,7 @@ func assembleFleet(t *testing.T, n int, redisAddr string, stale time.Duration, u
 		f.replicas = append(f.replicas, p)
 	}
 	f.verb(0, "", "agent", "add", "bot", "--owner", "o@example.com")
-	f.verb(1, "acme-secret", "credential", "add", "acme", "--service", "acme", "--owner", "org", "--kind", "bearer", "--from-stdin")
+	f.verb(n-1, "acme-secret", "credential", "add", "acme", "--service", "acme", "--owner", "org", "--kind", "bearer", "--from-stdin")
 	return f
 }
 
