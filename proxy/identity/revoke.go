@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"chaperone/credential"
@@ -51,16 +50,14 @@ func (d *Directory) Revoke(ctx context.Context, t Target, reason, by string) (Re
 		s.finish(d.o.Now(), ErrSessionRevoked, reason, by)
 		s.cut()
 		out.Sessions = append(out.Sessions, s.info.ID)
+		for _, h := range d.o.Vault.Handles(s.info.ID) {
+			if !h.Revoked() {
+				out.Handles++
+			}
+		}
 	}
 	slices.Sort(out.Sessions)
-	var handles atomic.Int64
-	err := d.each(hit, func(s *session) error {
-		n, err := d.end(ctx, s, ErrSessionRevoked, reason, by)
-		handles.Add(int64(n))
-		return err
-	})
-	out.Handles = int(handles.Load())
-	return out, err
+	return out, d.each(hit, func(s *session) error { return d.end(ctx, s, ErrSessionRevoked, reason, by) })
 }
 
 // nobody says which of what a target names is not known, or nil where all is and
@@ -165,12 +162,12 @@ func (d *Directory) revokeHandles(ctx context.Context, t Target) (Revoked, error
 // end ends one session: in memory, its streams, in the store, and then its handles,
 // which are worth nothing without it. For one that has ended it does what is left of
 // that, and keeps why it ended first.
-func (d *Directory) end(ctx context.Context, s *session, why error, reason, by string) (int, error) {
+func (d *Directory) end(ctx context.Context, s *session, why error, reason, by string) error {
 	s.finish(d.o.Now(), why, reason, by)
 	d.cutBelow(s)
 	err := d.saveSession(ctx, s)
-	n, rerr := d.o.Vault.RevokeSession(ctx, s.info.ID)
-	return n, errors.Join(err, rerr)
+	_, rerr := d.o.Vault.RevokeSession(ctx, s.info.ID)
+	return errors.Join(err, rerr)
 }
 
 // finish ends a session in memory, unless it has ended.

@@ -38,8 +38,7 @@ func (d *Directory) sweep(ctx context.Context) {
 	}
 	d.mu.RUnlock()
 	d.each(over, func(s *session) error { // what fails here is tried again in a second
-		_, err := d.end(ctx, s, ErrSessionExpired, s.lapsed(now), "chaperone")
-		return err
+		return d.end(ctx, s, ErrSessionExpired, s.lapsed(now), "chaperone")
 	})
 	d.each(used, func(s *session) error { return d.saveUse(ctx, s) })
 	d.mu.Lock()

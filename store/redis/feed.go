@@ -7,6 +7,7 @@ import (
 	"iter"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -79,15 +80,21 @@ func (s *Store) each(ctx context.Context, prefix string, yield func(store.Entry)
 	return err
 }
 
-// eachOf reads one hash, and reports whether to go on.
+// eachOf reads one hash, and reports whether to go on. The next page is fetched while
+// one is looked at.
 func (s *Store) eachOf(ctx context.Context, class, prefix string, yield func(store.Entry) bool) (bool, error) {
-	for cursor := uint64(0); ; {
-		pairs, next, err := s.db.HScan(ctx, s.key("e:"+class), cursor, "", page).Result()
-		if err != nil {
-			return false, told(err)
+	ctx, cancel := context.WithCancel(ctx)
+	pages := make(chan scanned, 2)
+	var fetching sync.WaitGroup
+	fetching.Go(func() { s.fetch(ctx, class, pages) })
+	defer fetching.Wait()
+	defer cancel()
+	for p := range pages {
+		if p.err != nil {
+			return false, p.err
 		}
-		for i := 0; i+1 < len(pairs); i += 2 {
-			e, err := s.decode(pairs[i], []byte(pairs[i+1]))
+		for i := 0; i+1 < len(p.pairs); i += 2 {
+			e, err := s.decode(p.pairs[i], []byte(p.pairs[i+1]))
 			if err != nil {
 				return false, err
 			}
@@ -95,8 +102,28 @@ func (s *Store) eachOf(ctx context.Context, class, prefix string, yield func(sto
 				return false, nil
 			}
 		}
-		if cursor = next; cursor == 0 {
-			return true, nil
+	}
+	return true, ctx.Err()
+}
+
+// scanned is one page of a hash: fields and values in turn.
+type scanned struct {
+	pairs []string
+	err   error
+}
+
+// fetch reads the pages of a hash, until the last, an error, or the end of ctx.
+func (s *Store) fetch(ctx context.Context, class string, pages chan<- scanned) {
+	defer close(pages)
+	for cursor := uint64(0); ; {
+		pairs, next, err := s.db.HScan(ctx, s.key("e:"+class), cursor, "", page).Result()
+		select {
+		case pages <- scanned{pairs, told(err)}:
+		case <-ctx.Done():
+			return
+		}
+		if cursor = next; err != nil || cursor == 0 {
+			return
 		}
 	}
 }
