@@ -48,7 +48,7 @@ func full(l *Log) *Record {
 	r.Actions = []policy.Act{{Action: r.Action, Resource: r.Resource}, {Action: policy.Action{Service: "github", Access: policy.AccessUnknown, Why: "no_route"}}}
 	r.Request = Request{Method: "POST", Host: "api.github.com", Path: "/repos/acme/web/issues", QueryKeys: []string{"per_page"}, Protocol: "HTTP/2.0", Client: "127.0.0.1:40000"}
 	r.Decision = Decision{Result: policy.Allow, Reasons: []string{"The agent may."}, Policy: "abc123", Obligations: map[string]any{"notify": true}}
-	r.Credential = Credential{"gh-alice", "h_fingerprint"}
+	r.Credential = Credential{ID: "gh-alice", Handle: "h_fingerprint"}
 
 	r.Outcome = Outcome{201, 120, 4096, 41 * time.Millisecond, 40 * time.Millisecond, 300 * time.Microsecond, "upstream_cut", 1, "coding", true}
 	return r

@@ -77,7 +77,7 @@ type EventDecision struct {
 }
 
 // EventCredential is the credential of an event.
-type EventCredential struct{ ID, Handle string }
+type EventCredential struct{ ID, Handle, Session string }
 
 // EventOutcome is the outcome of an event.
 type EventOutcome struct {

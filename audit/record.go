@@ -68,8 +68,9 @@ type Decision struct {
 	Unmet       string         // the obligation that could not be met, so that an allow became a deny
 }
 
-// Credential says which credential was presented. Handle is a keyed fingerprint.
-type Credential struct{ ID, Handle string }
+// Credential says which credential was presented. Handle is a keyed fingerprint;
+// Session is whose handle it is, where that is another session's.
+type Credential struct{ ID, Handle, Session string }
 
 // Outcome is how the exchange ended.
 type Outcome struct {
@@ -290,6 +291,7 @@ func (d *decisionObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
 func (c *credentialObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	text(e, "id", c.ID)
 	text(e, "handle", c.Handle)
+	text(e, "session", c.Session)
 	return nil
 }
 

@@ -59,6 +59,7 @@ type Request struct {
 type Presented struct {
 	Credential  *policy.Credential
 	Fingerprint string // keyed, of the handle or of a foreign credential
+	Owner       string // session that the handle was made for, where it is not this one
 
 	handle *Handle
 	cred   *kept
@@ -336,6 +337,7 @@ func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot)
 	}
 	switch {
 	case h.Session != r.Session:
+		p.Owner = h.Session
 		return ErrHandleTheft
 	case !Covers(h.Service, r.Service):
 		return ErrWrongService

@@ -257,7 +257,7 @@ func (x *exchange) describe() {
 	if c := q.Credential; c != nil {
 		rec.Credential.ID = c.ID
 	}
-	rec.Credential.Handle = x.presented.Fingerprint
+	rec.Credential.Handle, rec.Credential.Session = x.presented.Fingerprint, x.presented.Owner
 }
 
 // queryKeys lists the names of a query's parameters as they came, never a value.

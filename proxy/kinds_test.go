@@ -240,3 +240,24 @@ func TestClientCertificates(t *testing.T) {
 	}
 	d.unseen(9, "PRIVATE")
 }
+
+// TestTheftTellsWhose: the alarm says who used the handle, from where, what they would
+// have reached, and whose it was.
+func TestTheftTellsWhose(t *testing.T) {
+	d := newRoad(t)
+	victim, stolen := d.session.ID, d.session.Handles["acme"]
+	var err error
+	d.session, err = d.dir.CreateSession(t.Context(), identity.Spec{Agent: "bot", Human: "mallory@acme.com"})
+	check(t, err)
+	if code, _ := d.do("GET", "https://api.acme.dev/payroll", "Bearer "+stolen, ""); code != 403 {
+		t.Fatal(code)
+	}
+	x := d.records(1)[0].Decision
+	if x.Alarm != "handle_theft" || x.Credential.Session != victim || x.Credential.ID != "acme" || x.Session != d.session.ID || x.Human.Email != "mallory@acme.com" ||
+		!strings.HasPrefix(x.Request.Client, "127.0.0.1:") || x.Action.ID != "acme:get" || x.ResourceID() != "payroll" {
+		t.Errorf("record %s", x.Raw)
+	}
+	if len(d.received()) > 0 {
+		t.Error("it reached the service")
+	}
+}

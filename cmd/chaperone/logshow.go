@@ -127,6 +127,7 @@ func (a *app) tell(x *audit.Exchange, around []audit.Exchange) error {
 		field(w, "query", strings.Join(d.Request.Query, ", "))
 		field(w, "from", join(d.Request.Client, "by", d.Request.Protocol))
 		field(w, "credential", join(d.Credential.ID, "handle", d.Credential.Handle))
+		field(w, "handle of", d.Credential.Session)
 		field(w, "trace", d.Traceparent)
 		field(w, "alarm", join(d.Alarm, "", d.What))
 		field(w, "decision", join(d.Decision.Result, "by policy", d.Decision.Policy))
