@@ -212,6 +212,23 @@ func (f *fleet) load(ctx context.Context, members []member, every time.Duration)
 	return &all
 }
 
+// pace counts commands that Redis was sent and requests that the service got, a second.
+func (f *fleet) pace(r *testkit.Redis, d time.Duration) (commands, requests float64) {
+	f.t.Helper()
+	count := func() (sent, got float64) {
+		sent, err := r.Commands(f.t.Context())
+		must(f.t, err)
+		f.arrived.Range(func(any, any) bool { got++; return true })
+		return sent, got
+	}
+	began := time.Now()
+	sent, got := count()
+	<-time.After(d)
+	sent2, got2 := count()
+	took := time.Since(began).Seconds()
+	return (sent2 - sent) / took, (got2 - got) / took
+}
+
 // last is the last moment at which the service saw something of a session.
 func (f *fleet) last(m member) (at time.Time) {
 	f.arrived.Range(func(k, v any) bool {
@@ -316,6 +333,13 @@ func TestReplicas(t *testing.T) {
 		ended = append(ended, f.stream(ctx, i%3, members[i%2]))
 	}
 	loaded := f.load(ctx, members, every)
+
+	// The store is not asked for the sake of a request.
+	commands, requests := f.pace(r, 2*time.Second)
+	t.Logf("%.0f requests and %.0f commands of Redis a second", requests, commands)
+	if commands > 60 { // those by which three replicas watch and tell of themselves
+		t.Errorf("%.0f commands a second for %.0f requests", commands, requests)
+	}
 
 	// Revoked on one, it is dead on all, in mid-stream.
 	revoked := time.Now()

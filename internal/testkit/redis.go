@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -127,6 +128,27 @@ func (r *Redis) Do(ctx context.Context, args ...any) (string, error) {
 		return "", fmt.Errorf("%v: %w", args[0], err)
 	}
 	return fmt.Sprint(v), nil
+}
+
+// Commands is how many commands clients have sent it. What scripts call is not counted.
+func (r *Redis) Commands(ctx context.Context) (n float64, err error) {
+	text, err := r.db.Info(ctx, "commandstats").Result()
+	if err != nil {
+		return 0, fmt.Errorf("reading the server's counts: %w", err)
+	}
+	for _, line := range strings.Split(text, "\r\n") {
+		name, rest, _ := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")
+		switch name {
+		case "evalsha", "eval", "xread", "hget", "hscan", "smembers", "ping", "hello":
+			count, _, _ := strings.Cut(rest, ",")
+			calls, err := strconv.ParseFloat(count, 64)
+			if err != nil {
+				return 0, fmt.Errorf("reading the server's counts: %w", err)
+			}
+			n += calls
+		}
+	}
+	return n, nil
 }
 
 // Client speaks with it directly.

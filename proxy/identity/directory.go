@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"chaperone/credential"
@@ -90,7 +91,7 @@ type Directory struct {
 	round    uint32          // of telling everything anew; who was not told of is gone
 	early    []sessionChange // sessions of this round, until their parents are known
 	loading  bool
-	swept    time.Time // when handles were looked through; the sweep's own
+	swept    atomic.Int64 // when handles were looked through, in unix nanoseconds
 
 	stop context.CancelFunc
 	done chan struct{}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,8 @@ type replica struct {
 	*Directory
 	vault *credential.Vault
 	view  *store.View
+	ahead atomic.Int64 // of the clock, in nanoseconds
+	alive atomic.Bool  // what it takes all others for
 }
 
 // wavering is a store that may lose its last changes, as a server does whose copy
@@ -61,6 +64,8 @@ func (w *wavering) Changes(ctx context.Context, after store.Mark, wait time.Dura
 	return w.Feed.Changes(ctx, after, wait)
 }
 
+func (r *replica) clock() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) }
+
 type cluster struct {
 	kv  *wavering
 	key credential.Key
@@ -99,7 +104,7 @@ func (c *cluster) open(t *testing.T, name string) *replica {
 	if r.vault, err = credential.Prepare(ctx, c.kv, c.key); err != nil {
 		t.Fatal(err)
 	}
-	if r.Directory, err = Open(ctx, Options{Store: c.kv, Vault: r.vault, Followed: true, Replica: name}); err != nil {
+	if r.Directory, err = Open(ctx, Options{Store: c.kv, Vault: r.vault, Followed: true, Replica: name, Now: r.clock, Alive: func(string) bool { return r.alive.Load() }}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
@@ -302,7 +307,7 @@ func TestStale(t *testing.T) {
 	}
 	conn := &closer{done: make(chan struct{})}
 	defer c.Attach(conn)()
-	f.o.Stale = func() error { return store.ErrStale }
+	f.stale.Store(true)
 	f.sweep(ctx)
 	if _, err := f.Identify(basic("bot", s.Token)); !errors.Is(err, store.ErrStale) || !errors.Is(c.Live(), store.ErrStale) {
 		t.Errorf("identify: %v, live: %v", err, c.Live())
@@ -312,7 +317,7 @@ func TestStale(t *testing.T) {
 	default:
 		t.Error("its stream goes on")
 	}
-	f.o.Stale = nil
+	f.stale.Store(false)
 	if _, err := f.Identify(basic("bot", s.Token)); err != nil {
 		t.Errorf("current again: %v", err)
 	}
@@ -322,16 +327,15 @@ func TestStale(t *testing.T) {
 func TestLeaseElsewhere(t *testing.T) {
 	c := join(t, 2)
 	s := c.create(t, Spec{Agent: "bot", Lease: time.Second})
-	alive := true
 	b := c.all[1]
-	later := func(d time.Duration) { b.o.Now = func() time.Time { return time.Now().Add(d) } }
-	b.o.Alive = func(string) bool { return alive }
+	later := func(d time.Duration) { b.ahead.Store(int64(d)) }
+	b.alive.Store(true)
 	later(10 * time.Second)
 	b.sweep(ctx)
 	if _, err := b.Identify(basic("bot", s.Token)); err != nil {
 		t.Errorf("while its home is alive: %v", err)
 	}
-	alive = false
+	b.alive.Store(false)
 	later(30 * time.Second)
 	if _, err := b.Identify(basic("bot", s.Token)); !errors.Is(err, ErrSessionExpired) {
 		t.Errorf("after its home has gone: %v", err)
@@ -354,7 +358,7 @@ func TestIdle(t *testing.T) {
 	s := c.create(t, Spec{Agent: "bot", Idle: time.Minute})
 	at := func(d time.Duration) {
 		for _, r := range c.all {
-			r.o.Now = func() time.Time { return time.Now().Add(d) }
+			r.ahead.Store(int64(d))
 		}
 	}
 	for _, d := range []time.Duration{40 * time.Second, 80 * time.Second, 120 * time.Second} {

@@ -26,6 +26,7 @@ type fixture struct {
 	key   credential.Key
 	vault *credential.Vault
 	now   atomic.Int64
+	stale atomic.Bool
 }
 
 func (f *fixture) suspendHuman(id string) error {
@@ -36,6 +37,13 @@ func (f *fixture) suspendHuman(id string) error {
 func (f *fixture) advance(d time.Duration) { f.now.Add(int64(d)) }
 
 func (f *fixture) clock() time.Time { return time.Unix(0, f.now.Load()) }
+
+func (f *fixture) tooOld() error {
+	if f.stale.Load() {
+		return store.ErrStale
+	}
+	return nil
+}
 
 func directory(t testing.TB) *fixture {
 	t.Helper()
@@ -73,7 +81,7 @@ func (f *fixture) reopen(t testing.TB) {
 	if f.vault, err = credential.Open(t.Context(), f.kv, f.key); err != nil {
 		t.Fatal(err)
 	}
-	f.Directory, err = Open(t.Context(), Options{Store: f.kv, Vault: f.vault, Now: f.clock, Prefix: func(string) string { return "ghp_" }})
+	f.Directory, err = Open(t.Context(), Options{Store: f.kv, Vault: f.vault, Now: f.clock, Stale: f.tooOld, Prefix: func(string) string { return "ghp_" }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,8 +49,7 @@ func (d *Directory) sweep(ctx context.Context) {
 	d.mu.Unlock()
 	d.settle(ctx)
 	d.o.Vault.Settle(ctx) // what fails is tried again in a second
-	if now.Sub(d.swept) > sweepHandles {
-		d.swept = now
+	if last := d.swept.Load(); now.UnixNano()-last > int64(sweepHandles) && d.swept.CompareAndSwap(last, now.UnixNano()) {
 		d.o.Vault.Sweep(now)
 	}
 }

@@ -128,30 +128,38 @@ func (s *Store) fetch(ctx context.Context, class string, pages chan<- scanned) {
 	}
 }
 
-// Changes implements [store.Feed].
+// Changes implements [store.Feed]. Where history ends is asked when nothing came, and
+// so at the pace of the waits and not of the changes.
 func (s *Store) Changes(ctx context.Context, after store.Mark, wait time.Duration) ([]store.Change, error) {
+	changes, err := s.read(ctx, after, wait)
+	if err != nil || len(changes) > 0 {
+		return changes, err
+	}
 	head, err := s.Mark(ctx)
-	if err != nil {
+	if err != nil || head == after {
 		return nil, err
 	}
-	if head.Seq < after.Seq || head.Seq == after.Seq && head.Tag != after.Tag {
-		return nil, fmt.Errorf("%w: it ends at %d, which is not what followed before", store.ErrGap, head.Seq)
+	if head.Seq > after.Seq { // it came a moment ago, or is forgotten
+		if changes, err = s.read(ctx, after, 0); err != nil || len(changes) > 0 {
+			return changes, err
+		}
 	}
-	if head == after && wait <= 0 {
-		return nil, nil
+	return nil, fmt.Errorf("%w: it ends at %d, and what follows %d cannot be told", store.ErrGap, head.Seq, after.Seq)
+}
+
+// read returns what the stream has after a mark, waiting for it if wait is positive.
+func (s *Store) read(ctx context.Context, after store.Mark, wait time.Duration) ([]store.Change, error) {
+	args := &redis.XReadArgs{Streams: []string{s.key("changes"), strconv.FormatUint(after.Seq, 10) + "-0"}, Count: page, Block: -1}
+	if wait > 0 {
+		args.Block = max(wait, time.Millisecond) // less is for ever to Redis
 	}
-	block := max(wait, time.Millisecond) // 0 is for ever to Redis
-	ctx, cancel := context.WithTimeout(ctx, block+commandTimeout)
+	ctx, cancel := context.WithTimeout(ctx, max(wait, 0)+commandTimeout)
 	defer cancel()
-	streams, err := s.db.XRead(ctx, &redis.XReadArgs{
-		Streams: []string{s.key("changes"), strconv.FormatUint(after.Seq, 10) + "-0"}, Count: page, Block: block,
-	}).Result()
-	switch {
-	case errors.Is(err, redis.Nil) && head.Seq > after.Seq:
-		return nil, fmt.Errorf("%w: changes after %d are forgotten", store.ErrGap, after.Seq)
-	case errors.Is(err, redis.Nil):
+	streams, err := s.db.XRead(ctx, args).Result()
+	if errors.Is(err, redis.Nil) {
 		return nil, nil
-	case err != nil:
+	}
+	if err != nil {
 		return nil, told(err)
 	}
 	var out []store.Change
