@@ -192,6 +192,7 @@ func compile(src *sources, schema []byte) (*ast.Compiler, Faults) {
 		}
 		set := ast.NewSchemaSet()
 		set.Put(ast.SchemaRootRef, v)
+		set.Put(ast.MustParseRef("schema.input"), v) // as annotations, and so editors, name it
 		c = c.WithSchemas(set)
 	}
 	if len(faults) == 0 {

@@ -9,6 +9,8 @@
 #   agent and this human into input.grants, indexed by action pattern, and the
 #   patterns that would cover the action and the resource into input.action.keys
 #   and input.resource_keys.
+# schemas:
+#   - input: schema.input
 package chaperone
 
 # METADATA
