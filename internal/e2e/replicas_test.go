@@ -479,3 +479,43 @@ func TestReplicasFailOver(t *testing.T) {
 	}
 	f.tally()
 }
+
+// TestRollingUpgrade takes one of two replicas down: what is going on goes on for its
+// drain time, the other serves the same session, and the list knows who has left.
+func TestRollingUpgrade(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two programs and a server take some seconds")
+	}
+	r := startRedis(t)
+	f := assembleFleet(t, 2, r.Addr, 10*time.Second, func(way string) string { return "redis://" + way })
+	m := f.member(0)
+	ctx := t.Context()
+	ended := f.stream(ctx, 0, m)
+	began := time.Now()
+	stopped := make(chan error, 1)
+	go func() { stopped <- f.replicas[0].Stop() }()
+	c := f.client(1, m)
+	for n := 0; ; n++ {
+		if got := ask(ctx, c, m, fmt.Sprintf("/once/%s/%d", m.Session, n)); got != 200 {
+			t.Fatalf("the other replica answers %d", got)
+		}
+		select {
+		case <-ended:
+		default:
+			continue
+		}
+		break
+	}
+	if lived := time.Since(began); lived < 1900*time.Millisecond {
+		t.Errorf("the stream was cut after %v, before its drain time of 2s", lived)
+	}
+	must(t, <-stopped)
+	if out := f.verb(1, "", "replicas"); strings.Count(out, "127.0.0.1:") != 1 {
+		t.Errorf("who has left is still on the list: %s", out)
+	}
+	must(t, f.replicas[0].Restart(ctx))
+	if got := ask(ctx, f.client(0, m), m, "/once/"+m.Session+"/again"); got != 200 {
+		t.Errorf("started again it answers %d", got)
+	}
+	f.tally()
+}
