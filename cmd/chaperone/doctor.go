@@ -236,6 +236,7 @@ func (f *findings) proxy(ctx context.Context, s *settings.Settings) {
 	}
 	c.Close()
 	f.ok("proxy answers at %s, policy %s", status.Listen, status.Policy)
+	f.replicas(ctx, admin.NewClient(s.Admin))
 	if _, err := os.Stat(filepath.Join(status.Trust, bundleFile)); err != nil {
 		f.broken("start `chaperone serve` again, which writes them", "trust files are missing: %v", err)
 	}

@@ -142,3 +142,36 @@ func (a *app) humanResume() *cobra.Command {
 		}),
 	}
 }
+
+// replicas looks at how those that share the store differ, and how well they follow it.
+func (f *findings) replicas(ctx context.Context, client *admin.Client) {
+	all, err := client.Replicas(ctx)
+	if err != nil || len(all) < 2 {
+		return // alone, or of an older version
+	}
+	var self replica.Status
+	for _, s := range all {
+		if s.Self {
+			self = s
+		}
+	}
+	odd := 0
+	for _, s := range all {
+		switch {
+		case !s.Alive:
+			f.broken("see that it runs and reaches the store", "replica %s on %s is silent for %v", s.ID, s.Host, s.Quiet.Round(time.Second))
+		case s.CA != self.CA:
+			f.broken("give all replicas the same ca: in config.yaml", "replica %s on %s shows certificates of another CA: agents that trust this one do not trust it", s.ID, s.Host)
+		case s.Policy != self.Policy:
+			f.broken("bring both to the same policy", "replica %s on %s decides by policy %s, this one by %s", s.ID, s.Host, short(s.Policy), short(self.Policy))
+		case s.Config != self.Config:
+			f.broken("bring both to the same configuration", "replica %s on %s has another configuration", s.ID, s.Host)
+		default:
+			continue
+		}
+		odd++
+	}
+	if odd == 0 {
+		f.ok("%d replicas share the store and do not differ", len(all))
+	}
+}
