@@ -73,7 +73,8 @@ func (v *Vault) Revoke(ctx context.Context, match func(*Handle) bool) (int, erro
 
 // RevokeSession revokes the handles of a session, as Revoke does.
 func (v *Vault) RevokeSession(ctx context.Context, session string) (int, error) {
-	return v.revoke(ctx, v.Handles(session))
+	n, err := v.revoke(ctx, v.Handles(session))
+	return n, errors.Join(err, v.removeGiven(ctx, session))
 }
 
 func (v *Vault) revoke(ctx context.Context, hit []*Handle) (int, error) {
@@ -126,6 +127,7 @@ func (v *Vault) Settle(ctx context.Context) error {
 
 // Sweep forgets handles that expired an hour before now.
 func (v *Vault) Sweep(now time.Time) {
+	v.sweepGiven(now)
 	var old []*Handle
 	v.mu.RLock()
 	for _, h := range v.byID {

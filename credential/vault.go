@@ -36,6 +36,10 @@ type Credential struct {
 	// Cache is how long what was fetched is used; zero: DefaultCache.
 	Cache   time.Duration `json:"cache,omitzero"`
 	Rotated time.Time     `json:"rotated,omitzero"` // when the secret was last replaced
+	// Session is the one session for which the credential is kept, until Expires: a
+	// service handed it out there. Empty and zero: it is kept for all, until it is removed.
+	Session string    `json:"session,omitzero"`
+	Expires time.Time `json:"expires,omitzero"`
 }
 
 var (
@@ -222,7 +226,7 @@ func (v *Vault) Add(ctx context.Context, c Credential, s Secret) error {
 	if err != nil {
 		return err
 	}
-	e, err := v.kv.Save(ctx, store.Entry{Name: credentialPrefix + c.ID, Value: b})
+	e, err := v.kv.Save(ctx, store.Entry{Name: credentialPrefix + c.ID, Value: b, Expires: c.Expires})
 	if errors.Is(err, store.ErrConflict) {
 		return fmt.Errorf("%w: %s", ErrDuplicate, c.ID)
 	}

@@ -114,6 +114,9 @@ type Action struct {
 	// Why says what kept an action from being known ("no_route", "unknown_host",
 	// …); it is empty for a known one.
 	Why string
+	// Mints says where the service's answer hands out a credential, as marks of the
+	// catalogue have it. Policy does not see it.
+	Mints []string
 }
 
 // Resource is the thing that an action would touch.

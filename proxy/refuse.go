@@ -72,6 +72,7 @@ var refusals = []refusal{
 	{errNotProxied, 400, "not_proxied", "", "This is a forward proxy", "Set HTTPS_PROXY and HTTP_PROXY to this address and request the service by its own URL."},
 	{errTrace, 400, "trace", "", "TRACE is not forwarded", "Its answer would repeat the credential."},
 	{errAuthority, 421, "wrong_authority", "wrong_authority", "The request is for another authority than its tunnel", "Open a tunnel to the authority that the request names."},
+	{errHandout, 502, "handout_kept_back", "", "The service handed out a credential that could not be kept", "It may be valid at the service; ask an operator to revoke it there. Nothing of the answer was passed on."},
 	{errBody, 400, "body_unreadable", "", "The request body could not be read", "Send the body as its framing announces it."},
 	{errUnclear, 400, "unclear_request", "", "This is not one clear request", "Send it in the plain form that HTTP/1.1 or HTTP/2 describes."},
 	{action.ErrBodyCredential, 403, "foreign_credential", "foreign_credential", "The body carries a credential", "Leave it out of the body and put the handle where the service takes credentials in the head."},
@@ -164,6 +165,9 @@ func (x *exchange) mayHaveHappened(err error) bool {
 	switch x.r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 		return false
+	}
+	if errors.Is(err, errHandout) {
+		return true // it has, at the service
 	}
 	return x.rec.Outcome.Status == 0 && !errors.Is(err, upstream.ErrDial) && !errors.Is(err, upstream.ErrTLS) && !errors.Is(err, upstream.ErrAddress)
 }

@@ -62,6 +62,9 @@ func (x *exchange) reply(resp *http.Response) error {
 			return err
 		}
 	}
+	if err := x.keepHandouts(resp); err != nil {
+		return err
+	}
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
 	x.search(resp, *buf)

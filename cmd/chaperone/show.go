@@ -157,6 +157,9 @@ func (r *actionRow) leaves() string {
 			out = append(out, mark.text)
 		}
 	}
+	if slices.ContainsFunc(r.Marks, func(m string) bool { return strings.HasPrefix(m, action.MarkMints+"=") }) {
+		out = append(out, "hands out a credential")
+	}
 	return strings.Join(out, "; ")
 }
 

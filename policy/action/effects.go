@@ -18,6 +18,10 @@ type Effects struct {
 	Lasting bool
 	// Expensive says that the service charges for it by use.
 	Expensive bool
+	// Mints are where the answer hands out a credential: JSON pointers, which name the
+	// fields of an answer that is a form as well, or aws for keys as AWS's token service
+	// answers with them.
+	Mints []string
 }
 
 // The marks behind an operation's level in a catalogue that say what it leaves behind.
@@ -49,7 +53,20 @@ func effects(service, prefix string, marks []string) Effects {
 			e.Expensive = true
 		}
 	}
+	e.Mints = mints(marks)
 	return e
+}
+
+// MarkMints says where an answer hands out a credential: mints=/token,/refresh_token.
+const MarkMints = "mints"
+
+func mints(marks []string) []string {
+	for _, m := range marks {
+		if name, value, _ := strings.Cut(m, "="); name == MarkMints {
+			return strings.Split(value, ",")
+		}
+	}
+	return nil
 }
 
 // Effects returns what the action of that id leaves behind. Several requests that

@@ -27,7 +27,9 @@ func (s *Service) operation(row string) (*operation, error) {
 	if !plainOperation(words[0]) {
 		return nil, fmt.Errorf("operation %q has odd characters", words[0])
 	}
-	return &operation{action: known(s.Name, words[0], access), marks: words[2:]}, nil
+	op := &operation{action: known(s.Name, words[0], access), marks: words[2:]}
+	op.action.Mints = mints(op.marks)
+	return op, nil
 }
 
 // known returns the action of an operation with the patterns that cover it.
