@@ -214,13 +214,22 @@ func (c *checker) grant(g *grant) {
 }
 
 var (
-	grantsShape   = machine.NewShape("agent", "human")
+	grantsShape   = machine.NewShape("agent", "human", "reported")
 	documentShape = machine.NewShape("allow", "ask", "deny", "report", "raw", "autonomous")
 	rawShape      = machine.NewShape("hosts", "methods", "path_prefix")
 	entryShape    = machine.NewShape("access", "resources")
 )
 
-// value returns {"agent": document or null, "human": document or null}.
+// reports says whether a document, or null, has grants that are only reported.
+func reports(document machine.Value) bool {
+	if document.Kind() != machine.Object {
+		return false
+	}
+	index := document.Field("report")
+	return index.Len() > 0
+}
+
+// value returns {"agent": document or null, "human": document or null, "reported": bool}.
 func (g *grants) value(q *policy.Question) machine.Value {
 	agent, human := g.document(principalKey{false, q.Agent.ID}), machine.Nothing()
 	if q.Human != nil {
@@ -230,7 +239,7 @@ func (g *grants) value(q *policy.Question) machine.Value {
 		}
 		human = g.document(principalKey{true, id})
 	}
-	return forGood.Make(grantsShape, agent, human)
+	return forGood.Make(grantsShape, agent, human, machine.Bool(reports(agent) || reports(human)))
 }
 
 // document returns the indexed document of a principal, or null. Humans without

@@ -30,7 +30,10 @@ decision := {"result": "deny", "reasons": _prohibitions, "obligations": {}} if {
 	count(_questions) > 0
 } else := {"result": "allow", "reasons": ["The grants cover it."], "obligations": _obligations} if {
 	_permitted
-	_obliged
+	input.grants.reported
+} else := {"result": "allow", "reasons": ["The grants cover it."], "obligations": _obligations} if {
+	_permitted
+	data.chaperone.rules.obligations
 } else := {"result": "allow", "reasons": ["The grants cover it."], "obligations": {}} if {
 	_permitted
 } else := {"result": "deny", "reasons": _gaps, "obligations": {}} if {
@@ -104,12 +107,6 @@ _prohibitions contains sprintf("%s may never be done for %s.", [_what, _whom]) i
 _prohibitions contains reason if some reason in data.chaperone.rules.deny
 
 _questions contains reason if some reason in data.chaperone.rules.ask
-
-_obliged if input.grants.agent.report != {}
-
-_obliged if input.grants.human.report != {}
-
-_obliged if data.chaperone.rules.obligations
 
 # _obligations are those of your own rules, and what would be refused if it were not
 # only reported.

@@ -163,10 +163,18 @@ test_raw_grant_reaches_no_odd_path if {
 }
 
 test_reported_only if {
-	d := _answer("/grants/agent", {"allow": _issues, "ask": {}, "deny": {}, "report": _all, "raw": [], "autonomous": false})
+	d := _answer("/grants", {
+		"agent": {"allow": _issues, "ask": {}, "deny": {}, "report": _all, "raw": [], "autonomous": false},
+		"human": {"allow": _all, "ask": {}, "deny": {}, "report": {}, "raw": []},
+		"reported": true,
+	})
 	d.result == "allow"
 	d.obligations.report == {"Reported only: Agent triage-bot would be refused github:issues/create on acme/web, or asked about."}
-	h := _answer("/grants/human", {"allow": _all, "ask": {}, "deny": {}, "report": _issues, "raw": []})
+	h := _answer("/grants", {
+		"agent": {"allow": _issues, "ask": {}, "deny": {}, "report": {}, "raw": [], "autonomous": false},
+		"human": {"allow": _all, "ask": {}, "deny": {}, "report": _issues, "raw": []},
+		"reported": true,
+	})
 	h.result == "allow"
 	count(h.obligations.report) == 1
 }
