@@ -42,6 +42,7 @@ func (x *exchange) informational(code int, h http.Header) error {
 	}
 	dst := x.w.Header()
 	stripAnswer(h)
+	x.searchFields(h)
 	for k, v := range h {
 		dst[http1.Canonical(k)] = v
 	}

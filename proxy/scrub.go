@@ -52,13 +52,15 @@ func (x *exchange) search(resp *http.Response, buf []byte) {
 		x.rec.Outcome.Unsearched = unsearchedRange
 	}
 	coding := contentCoding(resp.Header)
-	text := isText(resp.Header)
+	text, short := isText(resp.Header), false
 	if resp.ContentLength > 0 && resp.ContentLength <= int64(len(buf)) {
 		n, err := resp.Body.Read(buf)
 		s.read, s.err = buf[:n], err
 		if int64(n) == resp.ContentLength {
-			x.searchWhole(resp, coding)
-			return
+			if x.searchWhole(resp, coding) {
+				return
+			}
+			short = true // it goes on decoded, whatever it is
 		}
 	}
 	body := io.Reader(resp.Body)
@@ -68,7 +70,7 @@ func (x *exchange) search(resp *http.Response, buf []byte) {
 	}
 	if coding != "" {
 		decoded, ok := decoder(coding, body)
-		if !ok || !text {
+		if !ok || !text && !short {
 			x.rec.Outcome.Unsearched = unsearchedCoding
 			x.passOn(resp, body)
 			return
@@ -119,26 +121,32 @@ func (x *exchange) searchFields(h http.Header) {
 }
 
 // searchWhole searches a body that is at hand as a whole. What came compressed goes
-// on as it came if there is nothing in it.
-func (x *exchange) searchWhole(resp *http.Response, coding string) {
+// on as it came if there is nothing in it. It reports false of one that must be
+// searched as it is decoded: it grows too long, or holds a secret in front of a fault.
+func (x *exchange) searchWhole(resp *http.Response, coding string) bool {
 	s := &x.scrub
 	plain := s.read
+	var fault error
 	if coding != "" {
 		decoded, ok := decoder(coding, bytes.NewReader(s.read))
 		if !ok {
 			x.rec.Outcome.Unsearched = unsearchedCoding
-			return
+			return true
 		}
-		b, err := io.ReadAll(io.LimitReader(decoded, maxDecoded+1))
-		if err != nil || len(b) > maxDecoded {
-			x.rec.Outcome.Unsearched = unsearchedCoding
-			return
+		plain, fault = io.ReadAll(io.LimitReader(decoded, maxDecoded+1))
+		if len(plain) > maxDecoded {
+			return false
 		}
-		plain = b
 	}
 	clean, n := s.echo.Bytes(plain, !isText(resp.Header))
+	if n > 0 && fault != nil {
+		return false
+	}
+	if fault != nil {
+		x.rec.Outcome.Unsearched = unsearchedCoding
+	}
 	if n == 0 {
-		return
+		return true
 	}
 	x.rec.Outcome.Scrubbed += n
 	if coding != "" {
@@ -146,6 +154,7 @@ func (x *exchange) searchWhole(resp *http.Response, coding string) {
 	}
 	remove(resp.Header, "Content-Length")
 	s.read, resp.ContentLength = clean, int64(len(clean))
+	return true
 }
 
 // searchStream prepares what a service says after a change of protocols. Frames
@@ -259,7 +268,7 @@ var codings = [...]string{"gzip", "x-gzip", "deflate", "br", "zstd", "identity",
 // askReadable takes out of a request that carries a secret what would have the
 // answer come in a form that cannot be looked into.
 func (x *exchange) askReadable() {
-	if x.presented.Echo() == nil {
+	if x.scrub.echo = x.presented.Echo(); x.scrub.echo == nil { // interim answers come before the answer
 		return
 	}
 	narrow(x.out.Header)

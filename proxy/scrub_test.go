@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/andybalholm/brotli"
 	"github.com/coder/websocket"
@@ -237,4 +238,73 @@ func TestWebSocketEcho(t *testing.T) {
 	if got := d.records(1)[0].Outcome.Outcome.Scrubbed; got != 1 {
 		t.Errorf("the record says %d", got)
 	}
+}
+
+// TestEchoBehindALongAnswer: an agent that makes a service repeat much beside the secret
+// makes an answer that is short while it is compressed.
+func TestEchoBehindALongAnswer(t *testing.T) {
+	for coding := range compressors {
+		for name, tc := range map[string]struct {
+			body string
+			cut  int
+		}{
+			"long":   {canary + strings.Repeat("a", 3*maxDecoded) + canary, 0},
+			"broken": {canary + " and more", 3},
+		} {
+			t.Run(coding+", "+name, func(t *testing.T) {
+				d := newRoad(t)
+				b := compressed(coding, tc.body)
+				b = b[:len(b)-tc.cut]
+				d.serve = func(w http.ResponseWriter, _ *http.Request) {
+					w.Header().Set("Content-Type", "application/json")
+					w.Header().Set("Content-Encoding", coding)
+					w.Header().Set("Content-Length", fmt.Sprint(len(b)))
+					w.Write(b)
+				}
+				r := d.request("GET", "https://api.acme.dev/echo", nil)
+				r.Header.Set("Accept-Encoding", coding)
+				resp, err := d.client(false).Do(r)
+				check(t, err)
+				defer resp.Body.Close()
+				got, _ := io.ReadAll(resp.Body)
+				if resp.Header.Get("Content-Encoding") != "" {
+					if dec, ok := decoder(coding, bytes.NewReader(got)); ok {
+						got, _ = io.ReadAll(dec)
+					}
+				}
+				if bytes.Contains(got, []byte(canary)) {
+					t.Errorf("the agent was shown the secret: %.80q", got)
+				}
+			})
+		}
+	}
+}
+
+// TestInterimAnswersAreSearched: a service repeats the secret before it answers.
+func TestInterimAnswersAreSearched(t *testing.T) {
+	d := newRoad(t)
+	d.serve = func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Link", "</x?t="+canary+">")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Del("Link")
+		w.WriteHeader(http.StatusOK)
+	}
+	got := d.rawAll("GET /x HTTP/1.1\r\nHost: api.acme.dev\r\nAUTH\r\nConnection: close\r\n\r\n")
+	if !strings.Contains(got, "103 Early") || strings.Contains(got, canary) {
+		t.Errorf("the agent got %s", got)
+	}
+}
+
+// rawAll sends bytes into a tunnel and returns all that comes back.
+func (d *road) rawAll(text string) string {
+	d.t.Helper()
+	conn, err := d.tunnelTo("api.acme.dev:443", "api.acme.dev")
+	check(d.t, err)
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_, err = io.WriteString(conn, strings.ReplaceAll(text, "AUTH", "Authorization: Bearer "+d.session.Handles["acme"]))
+	check(d.t, err)
+	b, err := io.ReadAll(conn)
+	check(d.t, err)
+	return string(b)
 }
