@@ -140,6 +140,9 @@ func (x *exchange) editBody(edit *oblige.Edit) error {
 	if x.out.Body == nil {
 		return unmet("the request has no body")
 	}
+	if len(x.hidden.body) > 0 {
+		return unmet("the credential stands in the body")
+	}
 	if !isJSON(x.out.Header) {
 		return unmet("the request's body is not plain JSON")
 	}
@@ -159,6 +162,7 @@ func (x *exchange) editBody(edit *oblige.Edit) error {
 		return unmet("%v", err)
 	}
 	x.out.Body, x.out.ContentLength, x.out.Trailer, x.out.ExpectContinue = bytes.NewReader(body), int64(len(body)), nil, false
+	x.hidden.head, x.hidden.tail = body, nil // what a credential signs is what goes out
 	return nil
 }
 

@@ -13,26 +13,33 @@ import (
 	"testing/fstest"
 	"time"
 
+	"chaperone/credential"
 	"chaperone/policy"
 	"chaperone/policy/opa"
 	"chaperone/proxy/limit"
-	"chaperone/proxy/upstream"
 	"chaperone/store/bolt"
 )
+
+// obliges puts a policy in force that allows everything with obligations.
+func (d *road) obliges(obligations string) {
+	d.t.Helper()
+	kv, err := bolt.Open(filepath.Join(d.t.TempDir(), "counts"), bolt.Options{})
+	check(d.t, err)
+	counter := limit.New(kv, time.Now)
+	d.t.Cleanup(func() { counter.Close(); kv.Close() })
+	d.server.o.Limits = counter
+	e, err := opa.Load(opa.Options{FS: fstest.MapFS{"p.rego": {Data: []byte("package chaperone\n\ndecision := {\"result\": \"allow\", \"reasons\": [\"Yes.\"], \"obligations\": " + obligations + "}\n")}}})
+	check(d.t, err)
+	d.t.Cleanup(e.Close)
+	d.gate.Obligations = policy.All()
+	d.gate.Use(e)
+}
 
 // obliged is a road whose policy allows everything with obligations.
 func obliged(t testing.TB, obligations string) *road {
 	t.Helper()
-	kv, err := bolt.Open(filepath.Join(t.TempDir(), "counts"), bolt.Options{})
-	check(t, err)
-	counter := limit.New(kv, time.Now)
-	t.Cleanup(func() { counter.Close(); kv.Close() })
-	d := newRoad(t, func(o *Options, _ *upstream.Options) { o.Limits = counter })
-	e, err := opa.Load(opa.Options{FS: fstest.MapFS{"p.rego": {Data: []byte("package chaperone\n\ndecision := {\"result\": \"allow\", \"reasons\": [\"Yes.\"], \"obligations\": " + obligations + "}\n")}}})
-	check(t, err)
-	t.Cleanup(e.Close)
-	d.gate.Obligations = policy.All()
-	d.gate.Use(e)
+	d := newRoad(t)
+	d.obliges(obligations)
 	return d
 }
 
@@ -238,4 +245,34 @@ func TestByteLimit(t *testing.T) {
 	if total > most+2000 { // and the refusal's own bytes
 		t.Errorf("%d bytes passed", total)
 	}
+}
+
+// TestObligationsOfCredentialsInBodies: what policy obliges to holds also where the
+// credential is written into the body afterwards.
+func TestObligationsOfCredentialsInBodies(t *testing.T) {
+	t.Run("changed body", func(t *testing.T) {
+		d := kindsRoad(t, new(atomic.Int64))
+		d.obliges(`{"body": {"request": {"remove": ["/admin"]}}}`)
+		h := d.holds(credential.Credential{ID: "bd", Kind: credential.KindBody}, "canary-of-a-body")
+		code, _ := d.do("POST", "https://api.acme.dev/x", "", `{"admin":true,"token":"`+h+`","a":1}`)
+		if got := d.received(); len(got) > 0 && strings.Contains(string(got[0].Body), "admin") {
+			t.Errorf("%d, and the service received what policy took out: %s", code, got[0].Body)
+		}
+	})
+	t.Run("bytes", func(t *testing.T) {
+		d := kindsRoad(t, new(atomic.Int64))
+		d.obliges(`{"limits": [{"of": "bytes", "max": 100000, "per": "session"}]}`)
+		h := d.holds(credential.Credential{ID: "bd", Kind: credential.KindBody}, "canary-of-a-body")
+		body := `{"token":"` + h + `","text":"` + strings.Repeat("x", 300<<10) + `"}`
+		req, err := http.NewRequest("POST", "https://api.acme.dev/x", struct{ io.Reader }{strings.NewReader(body)})
+		check(t, err)
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := d.client(false).Do(req)
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == 200 {
+				t.Errorf("300 KiB went out where 100 kB may: %d bytes", len(d.received()[0].Body))
+			}
+		}
+	})
 }

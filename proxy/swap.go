@@ -70,6 +70,7 @@ func (x *exchange) swap() error {
 	if err := x.s.o.Vault.Swap(x.r.Context(), x.permit, &x.presented, out); err != nil {
 		return err
 	}
+	announced := max(x.out.ContentLength, 0)
 	x.out.RawQuery, x.out.SentPath, x.out.Certificate, x.out.ContentLength = out.RawQuery, out.SentPath, out.Certificate, out.ContentLength
 	if x.out.Body != nil && (out.Rewritten || !same(head, out.Head)) {
 		x.out.Body = out.Tail
@@ -78,6 +79,9 @@ func (x *exchange) swap() error {
 		}
 		if len(out.Head) > 0 && out.Tail != nil {
 			x.out.Body = io.MultiReader(bytes.NewReader(out.Head), out.Tail)
+		}
+		if x.meter != nil && x.hidden.head != nil { // else what it was made of is metered
+			x.out.Body = &meteredReader{r: x.out.Body, m: x.meter, free: announced}
 		}
 	}
 	return nil
