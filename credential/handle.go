@@ -99,16 +99,18 @@ func alphanumeric(c byte) bool {
 }
 
 // find looks for a handle anywhere in s.
-func find(s string) bool {
-	for {
-		i := strings.Index(s, mark)
-		if i < 0 || len(s)-i < payloadLen {
-			return false
+func find(s string) bool { return handleAt(s) >= 0 }
+
+// handleAt returns where the first handle of s begins, without its prefix, or -1.
+func handleAt(s string) int {
+	for from := 0; ; from++ {
+		i := strings.Index(s[from:], mark)
+		if from += i; i < 0 || len(s)-from < payloadLen {
+			return -1
 		}
-		if isPayload(s[i : i+payloadLen]) {
-			return true
+		if isPayload(s[from : from+payloadLen]) {
+			return from
 		}
-		s = s[i+1:]
 	}
 }
 
@@ -202,19 +204,55 @@ func IsSessionToken(s string) bool {
 	return checksum(body[:tokenLen]) == body[tokenLen:]
 }
 
-// findToken looks for a session token anywhere in s.
+// findToken looks for a session token anywhere in s, as it stands and percent-decoded
+// once and twice.
 func findToken(s string) bool {
-	const n = len(tokenPrefix) + tokenLen + checksumLen
-	for {
-		i := strings.Index(s, tokenPrefix)
-		if i < 0 || len(s)-i < n {
-			return false
-		}
-		if IsSessionToken(s[i : i+n]) {
+	for range 2 {
+		if tokenAt(s) >= 0 {
 			return true
 		}
-		s = s[i+1:]
+		if strings.IndexByte(s, '%') < 0 {
+			return false
+		}
+		s = unescape(s)
 	}
+	return tokenAt(s) >= 0
+}
+
+const sessionTokenLen = len(tokenPrefix) + tokenLen + checksumLen
+
+// tokenAt returns where the first session token of s begins, or -1.
+func tokenAt(s string) int {
+	for from := 0; ; from++ {
+		i := strings.Index(s[from:], tokenPrefix)
+		if from += i; i < 0 || len(s)-from < sessionTokenLen {
+			return -1
+		}
+		if IsSessionToken(s[from : from+sessionTokenLen]) {
+			return from
+		}
+	}
+}
+
+// Conceal returns s with [Hidden] in the place of handles and session tokens, for what
+// is kept of a request that carries them where they do not belong. Where they are
+// percent-encoded nothing of s is left.
+func Conceal(s string) string {
+	if len(s) < payloadLen {
+		return s
+	}
+	if at := tokenAt(s); at >= 0 {
+		return Conceal(s[:at]) + Hidden + Conceal(s[at+sessionTokenLen:])
+	}
+	if at := handleAt(s); at >= 0 {
+		return s[:at] + Hidden + Conceal(s[at+payloadLen:])
+	}
+	if strings.IndexByte(s, '%') >= 0 {
+		if plain := unescape(unescape(s)); find(plain) || findToken(plain) {
+			return Hidden
+		}
+	}
+	return s
 }
 
 // IsHandle reports whether s has the form of a handle.

@@ -331,3 +331,33 @@ func TestSpellingAndBytesAreKept(t *testing.T) {
 		t.Errorf("something was added: %q", head)
 	}
 }
+
+// TestRefusedTokensAreNotLogged has an agent put what it holds where no credential
+// belongs. That is refused, and what it put there must not stand in the log.
+func TestRefusedTokensAreNotLogged(t *testing.T) {
+	for name, text := range map[string]string{
+		"path":                  "GET /a/SECRET/b HTTP/1.1\r\nHost: api.acme.dev\r\n\r\n",
+		"path, percent":         "GET /a/%63ENCODED HTTP/1.1\r\nHost: api.acme.dev\r\n\r\n",
+		"name in the query":     "GET /a?SECRET=1 HTTP/1.1\r\nHost: api.acme.dev\r\n\r\n",
+		"trace":                 "GET /a HTTP/1.1\r\nHost: api.acme.dev\r\nTraceparent: SECRET\r\n\r\n",
+		"method":                "SECRET /a HTTP/1.1\r\nHost: api.acme.dev\r\n\r\n",
+		"path of a bad request": "GET /a/../SECRET HTTP/1.1\r\nHost: api.acme.dev\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newRoad(t)
+			for _, secret := range []string{d.session.Token, d.session.Handles["acme"]} {
+				if got := d.raw("tunnel", strings.NewReplacer("SECRET", secret, "%63ENCODED", fmt.Sprintf("%%%x%s", secret[0], secret[1:])).Replace(text)); !strings.HasPrefix(got, "4") {
+					t.Errorf("answer %q", got)
+				}
+			}
+			for _, x := range d.records(2) {
+				s := string(x.Decision.Raw) + string(x.Outcome.Raw)
+				for _, secret := range []string{d.session.Token, d.session.Handles["acme"]} {
+					if strings.Contains(s, secret[1:]) {
+						t.Errorf("the log holds it: %s", s)
+					}
+				}
+			}
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -234,11 +235,17 @@ func (x *exchange) describe() {
 		rec.Agent.Labels, rec.Scope = q.Agent.Labels, q.Session.Scope
 		rec.Human, rec.Session, rec.Purpose, rec.Chain = q.Human, q.Session.ID, q.Session.Purpose, q.Session.Chain
 	}
-	rec.Traceparent = x.r.Header.Get("Traceparent")
+	rec.Traceparent = credential.Conceal(x.r.Header.Get("Traceparent"))
 	if x.s.o.Trace {
 		x.trace, rec.Traceparent = audit.Traceparent(rec.Traceparent, rec.ID)
 	}
-	rec.Action, rec.Resource, rec.Actions = q.Action, q.Resource, q.Actions
+	rec.Action, rec.Resource, rec.Actions = q.Action, concealed(q.Resource), q.Actions
+	if len(rec.Actions) > 0 {
+		rec.Actions = slices.Clone(rec.Actions)
+	}
+	for i := range rec.Actions {
+		rec.Actions[i].Resource = concealed(rec.Actions[i].Resource)
+	}
 	if q.Request.Host != "" {
 		standard := 443
 		if q.Request.Scheme == "http" {
@@ -246,7 +253,7 @@ func (x *exchange) describe() {
 		}
 		rec.Request.Host = authority.Format(q.Request.Host, q.Request.Port, standard)
 	}
-	rec.Request.Path, rec.Request.Scheme, rec.Request.BodyState = q.Request.Path, q.Request.Scheme, q.Request.BodyState
+	rec.Request.Path, rec.Request.Scheme, rec.Request.BodyState = credential.Conceal(q.Request.Path), q.Request.Scheme, q.Request.BodyState
 	rec.Request.QueryKeys = queryKeys(q.Request.RawQuery)
 	rec.Decision.Result, rec.Decision.Reasons = policy.Deny, x.answer.Reasons
 	rec.Decision.Policy, rec.Decision.Obligations = x.answer.Revision, x.answer.Obligations
@@ -260,6 +267,19 @@ func (x *exchange) describe() {
 	rec.Credential.Handle, rec.Credential.Session = x.presented.Fingerprint, x.presented.Owner
 }
 
+// concealed is a resource as it is recorded: names come from the agent, who may have
+// put anything there.
+func concealed(r policy.Resource) policy.Resource {
+	r.ID = credential.Conceal(r.ID)
+	for i := range r.Params {
+		if v := credential.Conceal(r.Params[i].Value); v != r.Params[i].Value {
+			r.Params = slices.Clone(r.Params)
+			r.Params[i].Value = v
+		}
+	}
+	return r
+}
+
 // queryKeys lists the names of a query's parameters as they came, never a value.
 func queryKeys(raw string) []string {
 	if raw == "" {
@@ -268,7 +288,7 @@ func queryKeys(raw string) []string {
 	keys := make([]string, 0, 4)
 	for pair := range strings.SplitSeq(raw, "&") {
 		if k, _, _ := strings.Cut(pair, "="); k != "" {
-			keys = append(keys, k)
+			keys = append(keys, credential.Conceal(k))
 		}
 	}
 	return keys
