@@ -22,11 +22,11 @@ type widths struct{ who, human, what int }
 func (l Layout) columns() widths {
 	switch {
 	case l.Width == 0 || l.Width >= 150:
-		return widths{28, 24, 44}
+		return widths{24, 20, 40}
 	case l.Width >= 110:
-		return widths{18, 18, 36}
+		return widths{16, 16, 34}
 	case l.Width >= 80:
-		return widths{14, 0, 34}
+		return widths{12, 0, 30}
 	}
 	return widths{0, 0, max(l.Width-22, 10)}
 }
@@ -134,7 +134,8 @@ func (x Exchange) end() string {
 		if d.Decision.Result == "allow" {
 			parts = append(parts, fmt.Sprintf("%s (+%s)", short(o.Outcome.TotalUS), short(o.Outcome.AddedUS)))
 		}
-		if o.Outcome.Error != "" && o.Outcome.Error != d.Alarm {
+		said := d.Decision.Result != "allow" && len(d.Decision.Reasons) > 0 && o.Outcome.Error == "denied" // better by the reason
+		if o.Outcome.Error != "" && o.Outcome.Error != d.Alarm && !said {
 			parts = append(parts, o.Outcome.Error)
 		}
 		if o.Outcome.Indeterminate {
