@@ -126,11 +126,14 @@ func (k *Keeper) Note(e Entry) error {
 	if err := os.MkdirAll(k.dir, 0o700); err != nil {
 		return fmt.Errorf("noting policy: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(k.dir, historyFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(filepath.Join(k.dir, historyFile), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("noting policy: %w", err)
 	}
 	b, err := json.Marshal(e)
+	if torn(f) {
+		b = append([]byte("\n"), b...)
+	}
 	if err == nil {
 		_, err = f.Write(append(b, '\n'))
 	}
@@ -138,6 +141,17 @@ func (k *Keeper) Note(e Entry) error {
 		return fmt.Errorf("noting policy: %w", err)
 	}
 	return nil
+}
+
+// torn reports whether a crash left the last line half-written.
+func torn(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return false
+	}
+	var last [1]byte
+	_, err = f.ReadAt(last[:], info.Size()-1)
+	return err == nil && last[0] != '\n'
 }
 
 // History returns all entries, oldest first. A line that a crash left half-written is
