@@ -103,7 +103,9 @@ func (p play) arguments(t *testing.T, r row, d string) (env, args []string) {
 	var script strings.Builder
 	if p.strays {
 		for _, a := range accounts {
-			script.WriteString(a.variable + "='" + a.stray + "'; export " + a.variable + "\n")
+			a.parts(func(variable, _, stray string) {
+				script.WriteString(variable + "='" + stray + "'; export " + variable + "\n")
+			})
 		}
 	}
 	plain := plainCalls[p.call]
@@ -182,7 +184,7 @@ func (s *stage) visit(t *testing.T, r row, mode string) string {
 		s.hidden(t, said, r.want(reading))
 		s.up.recorded(t, purpose, "deny", true)
 		for _, service := range s.up.services {
-			if service.Saw("0123456789abcdefghij") {
+			if service.Saw("0123456789abcdefghij") || service.Saw("AKIA0123456789ABCDEF") {
 				t.Error("a service saw the foreign credential")
 			}
 		}

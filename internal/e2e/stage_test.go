@@ -143,10 +143,10 @@ func (w *world) collect(f func()) []string {
 // changing are fields that differ from one run of a client to the next, and those
 // of one hop (RFC 9110 section 7.6.1). Content-Length is framing: it may come with a
 // body that had none of its own, and the body's digest is compared.
-var changing = regexp.MustCompile(`(?i)^(connection|content-length|keep-alive|te|upgrade|proxy-.*|idempotency-key|x-stripe-client-telemetry|sec-websocket-key|traceparent|date|x-amz-date|amz-sdk-invocation-id|amz-sdk-request|authorization-of-aws|x-goog-api-client|b3|kubectl-command|kubectl-session|grpc-timeout|npm-session)$`)
+var changing = regexp.MustCompile(`(?i)^(connection|content-length|keep-alive|te|upgrade|proxy-.*|idempotency-key|x-stripe-client-telemetry|sec-websocket-key|traceparent|date|x-amz-date|amz-sdk-invocation-id|amz-sdk-request|x-goog-api-client|b3|kubectl-command|kubectl-session|grpc-timeout|npm-session)$`)
 
 // bounds are parts of values that a client makes up anew.
-var bounds = regexp.MustCompile(`boundary=\S+|_state=[^&]+|Signature=\w+|/\d{8}/|[0-9a-f]{8}-[0-9a-f-]{27}`)
+var bounds = regexp.MustCompile(` m/[A-Za-z0-9,]+ cfg|boundary=\S+|_state=[^&]+|Signature=\w+|/\d{8}/|[0-9a-f]{8}-[0-9a-f-]{27}`)
 
 func described(r testkit.Received) string {
 	var lines []string
@@ -184,9 +184,11 @@ func straight() {
 	proxy, local := os.Getenv("HTTPS_PROXY"), os.Getenv("CHAPERONE_LOCAL_PROXY")
 	become(os.Args[3:], func(name, value string) string {
 		for _, a := range accounts {
-			if name == a.variable {
-				return a.secret
-			}
+			a.parts(func(variable, secret, _ string) {
+				if name == variable {
+					value = secret
+				}
+			})
 		}
 		if name == "WGETRC" {
 			return filepath.Join(trust, "wgetrc")

@@ -72,9 +72,25 @@ const chromiumScript = `export HOME=$W; key=$(openssl x509 -in $NODE_EXTRA_CA_CE
 exec timeout 40 chromium --headless --no-sandbox --disable-gpu --disable-background-networking --user-data-dir=$W/profile \
   --proxy-server=$CHAPERONE_LOCAL_PROXY --ignore-certificate-errors-spki-list=$key --dump-dom $URL 2>/dev/null`
 
+// amazon has AWS's clients try once, and look for no other keys.
+const amazon = "export HOME=$W AWS_DEFAULT_REGION=eu-west-1 AWS_MAX_ATTEMPTS=1 AWS_EC2_METADATA_DISABLED=true\n"
+
+const awsScript = amazon + `case $CALL in
+denied) $D/py/bin/aws s3api delete-object --bucket acme --key plan;;
+read) $D/py/bin/aws s3 ls;;
+write) echo a plan >$W/plan; $D/py/bin/aws s3api put-object --bucket acme --key plan --body $W/plan;;
+upload) head -c 2000000 /dev/zero | $D/py/bin/aws s3 cp - s3://acme/big && echo uploaded;;
+endless) exec $D/py/bin/aws s3api get-object --bucket acme --key endless /dev/stdout;;
+esac`
+
 func cloudRows() []row {
 	const family = "Clouds and browsers"
+	const handles = "signs with the handle's secret key; the service sees a signature of the true one"
+	objects := map[string]string{"read": "acme", "write": "size-", "upload": "uploaded", "endless": "tick"}
 	return []row{
+		{name: "AWS CLI", family: family, version: "$D/py/bin/aws --version", install: "pip install awscli", run: awsScript, calls: "read write upload endless", reason: "no grant for aws-s3:DeleteObject", says: objects, known: handles},
+		{name: "boto3", family: family, version: `$D/py/bin/python -c "import boto3; print(boto3.__version__)"`, install: "pip install boto3", run: amazon + "exec $D/py/bin/python $D/sdk.py boto3 $CALL", calls: "read write upload endless",
+			reason: "no grant for aws-s3:DeleteObject", says: objects, known: handles},
 		{name: "kubectl", family: family, version: "kubectl version --client | head -1", install: "apt install kubernetes-client", run: kubectlScript, calls: "read write endless", reason: "no grant for kube:delete",
 			says: map[string]string{"read": "web-1", "write": `"name":"made"`, "endless": "tick"}},
 		{name: "Chromium", family: family, version: "chromium --version 2>/dev/null", install: "apt install chromium", run: chromiumScript, calls: "read", alone: true, door: true, reason: "no grant for shapes:hang",

@@ -36,11 +36,21 @@ const (
 	echoSecret   = "echo_" + canary
 	claudeSecret = "sk-ant-api03-" + canary
 	plainSecret  = canary + "-of-the-other-services"
+	amazonID     = "AKIASTANDIN000000001"
+	amazonSecret = canary + "/amazon/amazon/amazon/amazon"
 )
 
 // An account is a credential of the world: what clients call it, and what an agent
-// might have found in its place.
+// might have found in its place. One of several parts has as many words in each.
 type account struct{ service, secret, place, variable, stray string }
+
+// parts calls f with each variable of an account.
+func (a account) parts(f func(variable, secret, stray string)) {
+	secrets, strays := strings.Fields(a.secret), strings.Fields(a.stray)
+	for i, variable := range strings.Fields(a.variable) {
+		f(variable, secrets[i], strays[i])
+	}
+}
 
 var accounts = map[string]account{
 	"gh":     {"github", githubSecret, "", "GITHUB_TOKEN", "ghp_0123456789abcdefghijABCDEFGHIJ012345"},
@@ -56,6 +66,7 @@ var accounts = map[string]account{
 	"depot":  {"depot", plainSecret, "", "DEPOT_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
 	"npm":    {"npm", plainSecret, "", "NPM_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
 	"crates": {"crates", plainSecret, "", "CRATES_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
+	"amazon": {"aws-s3", amazonID + " " + amazonSecret, "aws", "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY", "AKIA0123456789ABCDEF 0123456789abcdefghij0123456789abcdefghij"},
 	"oci":    {"oci", plainSecret, "", "OCI_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
 }
 
@@ -66,7 +77,7 @@ const grants = `grants:
         - {actions: ["github:issues/*", "github:repos/get", "github:git/*"], resources: [acme/web]}
         - {actions: ["slack:chat.postMessage", "slack:auth.test", "openai:chat.completions.create", "openai:models.list", "stripe:balance/list", "stripe:customers/create"]}
         - {actions: ["anthropic:messages.create", "anthropic:models.list", "echo:say", "echo:talk", "echo:watch", "shapes:allowed", "shapes:upload", "google-drive:files.list", "google-drive:files.create"]}
-        - {actions: ["mcp:initialize", "mcp:notifications/*", "mcp:stream/*", "mcp:tools/list", "mcp:look", "aws-s3:ListBuckets", "aws-s3:PutObject", "kube:list", "kube:create", "kube:watch", "depot:read", "npm:read", "npm:write", "crates:read", "crates:write", "oci:read", "oci:write"]}
+        - {actions: ["mcp:initialize", "mcp:notifications/*", "mcp:stream/*", "mcp:tools/list", "mcp:look", "aws-s3:ListBuckets", "aws-s3:PutObject", "aws-s3:GetObject", "kube:list", "kube:create", "kube:watch", "depot:read", "npm:read", "npm:write", "crates:read", "crates:write", "oci:read", "oci:write"]}
   humans:
     "*": {allow: [{actions: ["*:*"]}]}
 `
@@ -100,7 +111,6 @@ const services = `services:
     mcp: [/mcp]
     ops: {"tools/call:look": look read, "tools/call:wipe": wipe delete}
   - {service: google-drive, env: [GOOGLE_TOKEN]}
-  - {service: aws-s3, allow_foreign: true}
   - service: kube
     hosts: [kube.example.com]
     env: [KUBE_TOKEN]
@@ -185,11 +195,15 @@ func (w *world) start(t *testing.T) {
 	t.Cleanup(w.Kill)
 	w.verb(t, "", "agent", "add", agent, "--owner", "bob@example.com")
 	for id, c := range accounts {
-		args := []string{"credential", "add", id, "--service", c.service, "--owner", "org", "--from-stdin"}
-		if c.place != "" {
+		args, secret := []string{"credential", "add", id, "--service", c.service, "--owner", "org", "--from-stdin"}, c.secret
+		switch c.place {
+		case "":
+		case "aws":
+			args, secret = append(args, "--kind", "aws"), `{"access_key_id":"`+amazonID+`","secret_access_key":"`+amazonSecret+`"}`
+		default:
 			args = append(args, "--kind", "header", "--place", c.place)
 		}
-		w.verb(t, c.secret, args...)
+		w.verb(t, secret, args...)
 	}
 }
 
@@ -215,7 +229,7 @@ func (w *world) handlers(t *testing.T) map[string]http.Handler {
 		"api.openai.com": testkit.OpenAI(openaiSecret), "api.stripe.com": testkit.Stripe(stripeSecret),
 		"grpc.example.com": testkit.GRPC(echoSecret), "api.anthropic.com": testkit.Anthropic(claudeSecret),
 		"shapes.example.com": testkit.Shapes(), "mcp.example.com": testkit.MCP(plainSecret), "www.googleapis.com": testkit.Drive(plainSecret),
-		"s3.eu-west-1.amazonaws.com": testkit.S3(), "acme.s3.eu-west-1.amazonaws.com": testkit.S3(), "kube.example.com": testkit.Kube(plainSecret),
+		"s3.eu-west-1.amazonaws.com": testkit.S3(amazonID, amazonSecret), "acme.s3.eu-west-1.amazonaws.com": testkit.S3(amazonID, amazonSecret), "kube.example.com": testkit.Kube(plainSecret),
 		"depot.example.com": depot, "npm.example.com": depot, "crates.example.com": depot, "oci.example.com": registry(t, plainSecret),
 	}
 }

@@ -1,7 +1,6 @@
 package testkit
 
 import (
-	"encoding/xml"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,25 +9,6 @@ import (
 	"strings"
 	"time"
 )
-
-// S3 is a stand-in of Amazon S3 that takes any signature: what is signed is the
-// business of whoever signs.
-func S3() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n, err := io.Copy(io.Discard, r.Body)
-		switch {
-		case err != nil:
-			w.WriteHeader(http.StatusBadRequest)
-		case r.Method == http.MethodPut:
-			w.Header().Set("Etag", fmt.Sprintf(`"size-%d"`, n))
-		case r.URL.Path == "/":
-			w.Header().Set("Content-Type", "application/xml")
-			io.WriteString(w, xml.Header+`<ListAllMyBucketsResult><Buckets><Bucket><Name>acme</Name><CreationDate>2026-01-01T00:00:00.000Z</CreationDate></Bucket></Buckets></ListAllMyBucketsResult>`)
-		default:
-			w.WriteHeader(http.StatusNotFound)
-		}
-	})
-}
 
 // Kube is a stand-in of the Kubernetes API with pods in one namespace: a list, a
 // log that follows without end, and whatever is posted given back.

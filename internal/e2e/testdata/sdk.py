@@ -122,6 +122,26 @@ def stripe():
         show(api.v1.customers.create({"name": "Ada"}).id)
 
 
+def boto3():
+    import boto3
+
+    api = boto3.client("s3")
+    if call == "denied":
+        api.delete_object(Bucket="acme", Key="plan")
+    elif call == "read":
+        show(api.list_buckets()["Buckets"][0]["Name"])
+    elif call == "write":
+        show(api.put_object(Bucket="acme", Key="plan", Body=b"a plan")["ETag"])
+    elif call == "upload":  # a body that is read as it goes out
+        with open("/dev/zero", "rb") as zero, open(os.environ["W"] + "/big", "wb") as big:
+            big.write(zero.read(2000000))
+        api.upload_file(os.environ["W"] + "/big", "acme", "big")
+        show("uploaded")
+    else:
+        for line in api.get_object(Bucket="acme", Key="endless")["Body"].iter_lines():
+            show(line.decode().strip())
+
+
 def google():
     from google.oauth2.credentials import Credentials
     from googleapiclient.discovery import build
