@@ -44,6 +44,16 @@ func TestRefusalShapes(t *testing.T) {
 	}
 }
 
+// TestRefusalsOfAnthropic begin as Anthropic's own errors do: its SDKs print the body.
+func TestRefusalsOfAnthropic(t *testing.T) {
+	for status, word := range map[int]string{403: "permission_error", 429: "rate_limit_error", 502: "api_error", 400: "invalid_request_error"} {
+		got := string(inShape("anthropic", []byte(`{}`), refusal{status: status}, &problem{Status: status, Detail: "No."}, http.Header{}))
+		if want := `{"type":"error","error":{"message":"No. (chaperone decision )","type":"` + word + `"},"title":`; !strings.HasPrefix(got, want) {
+			t.Errorf("%d: %s", status, got)
+		}
+	}
+}
+
 // TestRefusalsOfAWS are in the protocol in which the request came.
 func TestRefusalsOfAWS(t *testing.T) {
 	type fault struct{ Code, Message string }
@@ -106,11 +116,11 @@ func TestRefusalsOfGRPC(t *testing.T) {
 	}
 }
 
-// TestRefusalsOfSlack come to Slack's own SDKs as errors of Slack, with the reason in
-// the one member that they show.
+// TestRefusalsOfSlack come to Slack's SDK for Node as errors of Slack, with the reason
+// in the one member that it shows, and to everyone else with their own status.
 func TestRefusalsOfSlack(t *testing.T) {
 	for agent, want := range map[string]string{
-		"@slack:web-api/8.2.0 node/24.0.0 linux/6.1": slackSDK, "Python/3.11.7 slackclient/3.47.0 Linux/6.1": slackSDK, "curl/8.0": "slack", "": "slack",
+		"@slack:web-api/8.2.0 node/24.0.0 linux/6.1": slackSDK, "Python/3.11.7 slackclient/3.47.0 Linux/6.1": "slack", "curl/8.0": "slack", "": "slack",
 	} {
 		for _, name := range []string{"User-Agent", "user-agent"} { // as it is written once the request went out
 			if got := shapeFor("slack", &http.Request{Header: http.Header{name: {agent}}}, "slack.com"); got != want {

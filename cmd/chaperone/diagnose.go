@@ -173,6 +173,8 @@ func bypassMend(program string, settings []string) string {
 		mend = "a connection without TLS, or NODE_OPTIONS is not heeded: send https, or give the library an agent"
 	case "go", "gcloud":
 		mend = "Go programs skip the proxy for localhost and 127.0.0.1; gcloud wants `gcloud config unset proxy/type`"
+	case "env", "sudo", "su", "doas", "systemd-run":
+		mend = "what it starts may have lost the environment (env -i, sudo without -E, a daemon): hand on the variables of `chaperone session create --format env`"
 	case "chromium", "chrome", "google-chrome":
 		mend = "start it with --proxy-server=$CHAPERONE_LOCAL_PROXY"
 	}

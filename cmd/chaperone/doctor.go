@@ -111,9 +111,10 @@ func (a *app) printFindings(f findings) error {
 		broken = broken || x.Level == "broken"
 	}
 	err := a.print(f, func(w io.Writer) {
-		for _, x := range f {
+		for i, x := range f {
 			fmt.Fprintf(w, "%-6s  %s\n", x.Level, x.What)
-			if x.Mend != "" {
+			again := i+1 < len(f) && f[i+1].Mend == x.Mend // said once, behind the last that it mends
+			if x.Mend != "" && !again {
 				fmt.Fprintf(w, "        -> %s\n", x.Mend)
 			}
 		}

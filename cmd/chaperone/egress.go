@@ -79,9 +79,9 @@ func (e *egress) look(ctx context.Context) findings {
 	var f findings
 	for i, t := range attempts {
 		if err := results[i]; err != nil {
-			f.ok("%s does not get out (%s)", t.what, why(err))
+			f.ok("no way out by %s (%s)", t.what, why(err))
 		} else {
-			f.broken(t.mend, "%s gets out past the proxy", t.what)
+			f.broken(t.mend, "a way out past the proxy: %s", t.what)
 		}
 	}
 	return f

@@ -63,11 +63,23 @@ func (a *app) formatEnv(s surroundings) error {
 		}
 	}
 	for _, v := range s.variables() {
-		if _, err := fmt.Fprintf(a.stdout, "export %s=%s\n", v.name, shellQuote(v.value)); err != nil {
+		if _, err := fmt.Fprintf(a.stdout, "export %s=%s\n", v.name, beside(v)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// beside is the value of a variable for a shell: what options of interpreters are set
+// there already stays, in the order in which a command under run has them.
+func beside(v assignment) string {
+	switch v.name {
+	case "NODE_OPTIONS", "JAVA_TOOL_OPTIONS":
+		return `"${` + v.name + `:+$` + v.name + ` }"` + shellQuote(v.value)
+	case "PYTHONPATH":
+		return shellQuote(v.value) + `"${PYTHONPATH:+:$PYTHONPATH}"`
+	}
+	return shellQuote(v.value)
 }
 
 // printedSession is what session create prints as JSON.
