@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -307,9 +308,7 @@ func (c *Counter) sweep() {
 func (c *Counter) giveBack(since time.Time) {
 	c.mu.Lock()
 	idle := map[string]*account{}
-	for key, a := range c.accounts {
-		idle[key] = a
-	}
+	maps.Copy(idle, c.accounts)
 	c.mu.Unlock()
 	for key, a := range idle {
 		a.mu.Lock()

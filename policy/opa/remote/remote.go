@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/url"
 	"path"
 	"strings"
@@ -81,9 +82,7 @@ func assemble(files map[string][]byte, data map[string]any) (fs.FS, error) {
 	}
 	if ours, ok := own["chaperone"].(map[string]any); ok && ours["grants"] != nil {
 		rest := map[string]any{}
-		for k, v := range ours {
-			rest[k] = v
-		}
+		maps.Copy(rest, ours)
 		delete(rest, "grants")
 		own["chaperone"] = rest
 		b, err := json.Marshal(map[string]any{"grants": ours["grants"]})
