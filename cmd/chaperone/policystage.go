@@ -6,6 +6,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -176,14 +177,14 @@ func differs(m map[string]*difference, d *past.Decision) {
 }
 
 func joined(list []string) string {
-	out := ""
+	var out strings.Builder
 	for i, s := range list {
 		if i > 0 {
-			out += " "
+			out.WriteString(" ")
 		}
-		out += s
+		out.WriteString(s)
 	}
-	return out
+	return out.String()
 }
 
 func merged(states []map[string]*difference) []*difference {
