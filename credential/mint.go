@@ -147,17 +147,16 @@ func (m *minted) good(t, refused *token) bool {
 // under a lock that the replicas share: the provider is asked once for all.
 func (m *minted) another(ctx context.Context, c *Caller, key string, refused *token) (*token, error) {
 	for {
-		t, version, err := m.load(ctx, key)
+		t, _, err := m.load(ctx, key)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		if m.good(t, refused) {
 			return m.keep(key, t), nil
 		}
-		lock := store.Entry{Name: m.name(mintPrefix, key), Value: []byte(m.k.ID), Expires: m.v.now().Add(lockTime)}
-		lock, err = m.v.kv.Save(ctx, lock)
+		_, err = m.v.kv.Save(ctx, store.Entry{Name: m.name(mintPrefix, key), Value: []byte(m.k.ID), Expires: m.v.now().Add(lockTime)})
 		if err == nil {
-			return m.underLock(ctx, c, key, refused, t, version)
+			return m.underLock(ctx, c, key, refused)
 		}
 		if !errors.Is(err, store.ErrConflict) {
 			return nil, fmt.Errorf("%w: locking: %w", ErrUnavailable, err)
@@ -169,20 +168,19 @@ func (m *minted) another(ctx context.Context, c *Caller, key string, refused *to
 }
 
 // underLock mints, unless somebody did so before the lock was taken.
-func (m *minted) underLock(ctx context.Context, c *Caller, key string, refused, have *token, version uint64) (*token, error) {
+func (m *minted) underLock(ctx context.Context, c *Caller, key string, refused *token) (*token, error) {
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
 		defer cancel()
 		m.v.kv.Delete(ctx, m.name(mintPrefix, key)) // else it ends by itself
 	}()
-	t, fresh, err := m.load(ctx, key)
+	have, version, err := m.load(ctx, key)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	if m.good(t, refused) {
-		return m.keep(key, t), nil
+	if m.good(have, refused) {
+		return m.keep(key, have), nil
 	}
-	have, version = t, fresh
 	if t := m.waiting(key); t != nil { // newer than what the store has
 		have = t
 		if m.good(t, refused) {
@@ -199,7 +197,7 @@ func (m *minted) underLock(ctx context.Context, c *Caller, key string, refused, 
 	if err != nil {
 		return nil, err
 	}
-	t = m.made(got, began)
+	t := m.made(got, began)
 	if t.refresh == "" && have != nil {
 		t.refresh = have.refresh
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"time"
 
@@ -202,9 +203,7 @@ func (*stating) audience(*Caller) string { return "" }
 // state signs claims with their times and a name of their own (RFC 7523 section 3).
 func state(s *grant.Signer, now time.Time, claims map[string]any) (secret.Secret, error) {
 	all := map[string]any{"iat": now.Add(-statementBack).Unix(), "exp": now.Add(statementLife).Unix(), "jti": NewID("", 22)}
-	for k, v := range claims {
-		all[k] = v
-	}
+	maps.Copy(all, claims)
 	return s.Sign(all)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -114,9 +115,7 @@ func (v *Vault) probing(ctx context.Context, k *kept, how applier, p Probe) (*ht
 		r.Header.Set("Content-Type", "application/json")
 	}
 	r.Header.Set("User-Agent", "chaperone")
-	for name, values := range p.Header {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, p.Header)
 	if keys, ok := how.(interface {
 		keysFor(context.Context, *Caller) (sigv4.Keys, error)
 	}); ok {

@@ -192,9 +192,9 @@ func (v *Vault) check(ctx context.Context) error {
 	const name = "installation/key"
 	e, err := v.kv.Load(ctx, name)
 	if errors.Is(err, store.ErrNotFound) {
-		sealed, err := v.key.seal(NewSecret([]byte("chaperone")), name)
-		if err != nil {
-			return err
+		sealed, sealErr := v.key.seal(NewSecret([]byte("chaperone")), name)
+		if sealErr != nil {
+			return sealErr
 		}
 		_, err = v.kv.Save(ctx, store.Entry{Name: name, Value: sealed})
 		if !errors.Is(err, store.ErrConflict) { // else another replica was faster, and its key counts
@@ -295,11 +295,12 @@ func (v *Vault) Replace(ctx context.Context, id, source string, s Secret) error 
 // belongs is all of a credential to which its secret is bound: with another service,
 // place or setting beside it, it does not open.
 func belongs(c *Credential) string {
-	text := c.ID + "\n" + c.Service + "\n" + c.Kind + "\n" + c.Place
+	var text strings.Builder
+	text.WriteString(c.ID + "\n" + c.Service + "\n" + c.Kind + "\n" + c.Place)
 	for _, name := range slices.Sorted(maps.Keys(c.Settings)) {
-		text += "\n" + name + "=" + c.Settings[name]
+		text.WriteString("\n" + name + "=" + c.Settings[name])
 	}
-	return text
+	return text.String()
 }
 
 func checkCredential(c *Credential) error {

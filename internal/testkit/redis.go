@@ -136,7 +136,7 @@ func (r *Redis) Commands(ctx context.Context) (n float64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("reading the server's counts: %w", err)
 	}
-	for _, line := range strings.Split(text, "\r\n") {
+	for line := range strings.SplitSeq(text, "\r\n") {
 		name, rest, _ := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")
 		switch name {
 		case "evalsha", "eval", "xread", "hget", "hscan", "smembers", "ping", "hello":
