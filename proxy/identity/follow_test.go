@@ -23,51 +23,10 @@ type replica struct {
 	alive atomic.Bool  // what it takes all others for
 }
 
-// wavering is a store that may lose its last changes, as a server does whose copy
-// takes over, and be away.
-type wavering struct {
-	store.Feed
-	mu   sync.Mutex
-	away error
-}
-
-func (w *wavering) err() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.away
-}
-
-func (w *wavering) set(err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.away = err
-}
-
-func (w *wavering) Save(ctx context.Context, e store.Entry) (store.Entry, error) {
-	if err := w.err(); err != nil {
-		return store.Entry{}, err
-	}
-	return w.Feed.Save(ctx, e)
-}
-
-func (w *wavering) Delete(ctx context.Context, name string) error {
-	if err := w.err(); err != nil {
-		return err
-	}
-	return w.Feed.Delete(ctx, name)
-}
-
-func (w *wavering) Changes(ctx context.Context, after store.Mark, wait time.Duration) ([]store.Change, error) {
-	if err := w.err(); err != nil {
-		return nil, err
-	}
-	return w.Feed.Changes(ctx, after, wait)
-}
-
 func (r *replica) clock() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) }
 
 type cluster struct {
-	kv  *wavering
+	kv  store.Feed
 	key credential.Key
 	all []*replica
 }
@@ -80,7 +39,7 @@ func join(t *testing.T, n int) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { kv.Close() })
-	c := &cluster{kv: &wavering{Feed: kv}}
+	c := &cluster{kv: kv}
 	if c.key, err = credential.NewKey(); err != nil {
 		t.Fatal(err)
 	}
