@@ -25,11 +25,27 @@ type syslog struct {
 	o    SyslogOptions
 	conn net.Conn
 	gone chan struct{} // closed when the other end closed conn
-	last []byte        // what was sent last; nobody says that it was taken
+
+	recent []sending // what was sent last; nobody says that it was taken
+	size   int       // bytes of it
 }
 
+// sending is what was sent at once.
+type sending struct {
+	at   time.Time
+	text []byte
+}
+
+// What was sent is kept for so long and up to so many bytes, to be sent again after a
+// connection broke: a server that goes away leaves behind what it had not read.
+const (
+	resendTime = time.Minute
+	resendSize = 4 << 20
+)
+
 // NewSyslog sends each line as a message of RFC 5424 in frames of RFC 5425. The
-// protocol has no receipts: after a connection broke, what was sent last is sent again.
+// protocol has no receipts: after a connection broke, what was sent in the minute before
+// (at most 4 MiB) is sent again.
 func NewSyslog(o SyslogOptions) Target {
 	if o.Timeout == 0 {
 		o.Timeout = 10 * time.Second
@@ -51,7 +67,11 @@ func (s *syslog) Send(ctx context.Context, batch []Item) error {
 		if err := s.dial(ctx); err != nil {
 			return err
 		}
-		send = append(append([]byte(nil), s.last...), b...)
+		send = nil
+		for _, r := range s.recent {
+			send = append(send, r.text...)
+		}
+		send = append(send, b...)
 	}
 	if err := s.conn.SetWriteDeadline(time.Now().Add(s.o.Timeout)); err != nil {
 		return fmt.Errorf("sending to syslog: %w", err)
@@ -60,8 +80,19 @@ func (s *syslog) Send(ctx context.Context, batch []Item) error {
 		s.Close()
 		return fmt.Errorf("sending to syslog: %w", err)
 	}
-	s.last = b
+	s.keep(b)
 	return nil
+}
+
+// keep remembers what was sent and forgets what is old.
+func (s *syslog) keep(b []byte) {
+	now := time.Now()
+	s.recent = append(s.recent, sending{now, b})
+	s.size += len(b)
+	for len(s.recent) > 1 && (s.size > resendSize || now.Sub(s.recent[0].at) > resendTime) {
+		s.size -= len(s.recent[0].text)
+		s.recent = s.recent[1:]
+	}
 }
 
 // broken reports whether there is no connection, or its other end is closed.
