@@ -115,7 +115,7 @@ func (v *Vault) Swap(ctx context.Context, permit *policy.Permit, p *Presented, o
 		}
 		p.handle.uses.Add(1)
 	}
-	if err := how.apply(ctx, &use{p, out}); err != nil {
+	if err := how.apply(ctx, p.in(out)); err != nil {
 		return v.troubled(p.cred, err)
 	}
 	return nil
@@ -137,8 +137,14 @@ func (v *Vault) Renew(ctx context.Context, p *Presented, out *Outgoing) (bool, e
 	if !ok {
 		return false, nil
 	}
-	again, err := r.renew(ctx, &use{p, out})
+	again, err := r.renew(ctx, p.in(out))
 	return again, v.troubled(p.cred, err)
+}
+
+// in is the one use of p, which is kept with it.
+func (p *Presented) in(out *Outgoing) *use {
+	p.use = use{p, out}
+	return &p.use
 }
 
 // Renewable reports whether the request went out with a token that may be stale.

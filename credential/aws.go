@@ -133,10 +133,10 @@ func payloadOf(s *sigv4.Signature, r *Request) (string, error) {
 		return s.Payload, nil
 	case s.Presigned && s.Service == "s3":
 		return sigv4.Unsigned, nil
-	case r.Whole == nil:
+	case r.Body == nil:
 		return sigv4.Hash(nil), nil
 	}
-	body, err := r.Whole(maxSigned)
+	body, err := r.Body.WholeBody(maxSigned)
 	if err != nil {
 		return "", err
 	}

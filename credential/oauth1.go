@@ -88,8 +88,8 @@ func (v *Vault) oauth1Signed(p *Presented, r *Request, value string) error {
 		}
 	}
 	p.signed = &signed{oauth1: params}
-	if bodyForm(r.Header) == "form" && r.Whole != nil {
-		body, err := r.Whole(maxSigned)
+	if bodyForm(r.Header) == "form" && r.Body != nil {
+		body, err := r.Body.WholeBody(maxSigned)
 		if err != nil {
 			return err
 		}

@@ -50,8 +50,13 @@ type Request struct {
 	Service       string // empty for a host that no catalogue names
 	Places        *Places
 	Now           time.Time
-	// Whole reads the whole body, for signatures over it, unless it is longer than max.
-	Whole func(max int) ([]byte, error)
+	Body          Body // nil: there is none
+}
+
+// Body reads a request's whole body, for signatures over it, unless it is longer than
+// max.
+type Body interface {
+	WholeBody(max int) ([]byte, error)
 }
 
 // Presented is the credential that a request presents, found and not opened. The
@@ -61,6 +66,7 @@ type Presented struct {
 	Fingerprint string // keyed, of the handle or of a foreign credential
 	Owner       string // session that the handle was made for, where it is not this one
 
+	use    use // of it, once it is swapped
 	handle *Handle
 	cred   *kept
 	spot

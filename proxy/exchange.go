@@ -168,7 +168,7 @@ func (x *exchange) present() error {
 	x.presented, err = x.s.o.Vault.Present(&credential.Request{
 		Method: x.q.Request.Method, Host: x.out.HostHeader, Header: x.r.Header, ContentLength: x.out.ContentLength, Path: x.q.Request.Path, RawQuery: x.q.Request.RawQuery,
 		InPath: x.hidden.path, InBody: x.hidden.body, Session: x.q.Session.ID,
-		Service: x.serviceName(), Places: x.places, Now: x.rec.Arrived, Whole: x.wholeBody,
+		Service: x.serviceName(), Places: x.places, Now: x.rec.Arrived, Body: x,
 	})
 	x.q.Credential = x.presented.Credential
 	x.q.Request.HiddenHeaders, x.q.Request.HiddenQuery = credential.HiddenHeaders, credential.HiddenQuery

@@ -37,9 +37,8 @@ func (x *exchange) readHead(n int) (head []byte, whole bool, err error) {
 	return head, true, nil
 }
 
-// wholeBody reads all of the body for a signature over it. One that is longer than
-// max is an error.
-func (x *exchange) wholeBody(max int) ([]byte, error) {
+// WholeBody implements [credential.Body]. A body that is longer than max is an error.
+func (x *exchange) WholeBody(max int) ([]byte, error) {
 	if x.out.Body == nil {
 		return nil, nil
 	}
@@ -55,10 +54,11 @@ func (x *exchange) wholeBody(max int) ([]byte, error) {
 
 // swap puts the credential where its handle was.
 func (x *exchange) swap() error {
-	if x.presented.Credential == nil {
-		return x.s.o.Vault.Swap(x.r.Context(), x.permit, &x.presented, &credential.Outgoing{Target: x.q.Request.Target()})
-	}
 	out := &x.swapped
+	if x.presented.Credential == nil {
+		out.Target = x.q.Request.Target()
+		return x.s.o.Vault.Swap(x.r.Context(), x.permit, &x.presented, out)
+	}
 	*out = credential.Outgoing{
 		Target: x.q.Request.Target(), Header: x.out.Header, Path: x.out.Path, RawQuery: x.q.Request.RawQuery, HostHeader: x.out.HostHeader,
 		Head: x.hidden.head, Tail: x.hidden.tail, ContentLength: x.out.ContentLength, Caller: x.credentialCaller(),
