@@ -28,6 +28,7 @@ type target struct {
 	auth   string // Proxy-Authorization
 	roots  *x509.CertPool
 	token  string
+	limit  time.Duration // the longest that a connection is used, from when it is made
 }
 
 // basic turns the user and password of a URL into Basic credentials.
@@ -61,8 +62,11 @@ func (t target) request(path string) string {
 
 // connect opens a connection on which the service called name can be spoken to.
 func (t target) connect(name string) (net.Conn, error) {
-	c, err := net.Dial("tcp", t.dial)
-	if err != nil || !t.tunnel {
+	c, err := net.DialTimeout("tcp", t.dial, t.limit)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.SetDeadline(time.Now().Add(t.limit)); err != nil || !t.tunnel {
 		return c, err
 	}
 	head := "CONNECT " + name + ":443 HTTP/1.1\r\nHost: " + name + ":443\r\n"

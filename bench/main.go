@@ -43,7 +43,7 @@ func run(args []string) error {
 	if len(args) == 3 && args[0] == "role" {
 		return play(args[1], args[2])
 	}
-	o := options{warm: 500 * time.Millisecond}
+	o := options{warm: 200 * time.Millisecond}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.IntVar(&o.rounds, "rounds", 3, "rounds, of which medians are printed")
 	f.DurationVar(&o.each, "d", 3*time.Second, "duration of each measurement")
@@ -51,6 +51,7 @@ func run(args []string) error {
 	f.IntVar(&o.idle, "idle", 200, "idle tunnels")
 	smoke := f.Bool("smoke", false, "one short round: does it work at all; no run may be far behind the yardstick")
 	bad := f.Bool("trouble", false, "instead: latency with trouble beside it, the program's and the yardstick's")
+	count := f.Bool("calls", false, "instead: system calls of a request, the program's and the yardstick's; needs perf and root")
 	others := f.Bool("peers", false, "also mitmproxy (mitmdump) and squid with ssl-bump, where they are installed")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -73,17 +74,27 @@ func run(args []string) error {
 		if err := large(ctx, b); err != nil {
 			return err
 		}
-		return underTrouble(b.roads, dir, o)
+		return underTrouble(limited(b.roads, o), dir, o)
+	}
+	if *count {
+		return systemCalls(limited(b.roads, o), o)
 	}
 	if *others {
-		if err := b.peers(); err != nil {
-			return err
-		}
+		b.peers()
 	}
-	if err := measure(b.roads, o); err != nil || *smoke {
+	if err := measure(limited(b.roads, o), o); err != nil || *smoke {
 		return err
 	}
 	return decisions()
+}
+
+// limited gives each road the longest that a measurement may take, so that one which
+// hangs does not hold up the others.
+func limited(roads []road, o options) []road {
+	for i := range roads {
+		roads[i].limit = o.warm + o.each + patience
+	}
+	return roads
 }
 
 // The names of the roads.
@@ -98,6 +109,7 @@ type road struct {
 	name string
 	pid  int // of the proxy; 0 when there is none
 	target
+	peer    bool                    // somebody else's program: what it fails at is told, and is no error
 	mallocs func() (float64, error) // allocations since it started; nil where it does not tell
 
 	pause, resume func() error // what its store needs, where that is another process

@@ -24,28 +24,36 @@ const (
 const patience = 20 * time.Second
 
 // peers adds the peers that are installed as roads, as their manuals set them up for
-// interception, and says which are not.
-func (b *builder) peers() error {
-	for name, start := range map[string]func(bin string, port int) (*exec.Cmd, []byte, error){squidRoad: b.squid, mitmRoad: b.mitmproxy} {
-		bin, err := exec.LookPath(map[string]string{squidRoad: "squid", mitmRoad: "mitmdump"}[name])
-		if err != nil {
-			fmt.Printf("%s is not installed\n", name)
-			continue
+// interception, and says which are not and which do not start.
+func (b *builder) peers() {
+	for _, p := range []struct {
+		name, bin string
+		start     func(bin string, port int) (*exec.Cmd, []byte, error)
+	}{{squidRoad, "squid", b.squid}, {mitmRoad, "mitmdump", b.mitmproxy}} {
+		if err := b.peer(p.name, p.bin, p.start); err != nil {
+			tell("no row for %s: %v", p.name, err)
 		}
-		port, err := freePort()
-		if err != nil {
-			return err
-		}
-		cmd, roots, err := start(bin, port)
-		if err != nil {
-			return fmt.Errorf("starting %s: %w", name, err)
-		}
-		addr := "127.0.0.1:" + strconv.Itoa(port)
-		if err := b.run(cmd, addr); err != nil {
-			return fmt.Errorf("starting %s: %w", name, err)
-		}
-		b.roads = append(b.roads, road{name: name, pid: cmd.Process.Pid, target: target{dial: addr, tunnel: true, roots: pool(roots), token: secret}})
 	}
+}
+
+func (b *builder) peer(name, program string, start func(bin string, port int) (*exec.Cmd, []byte, error)) error {
+	bin, err := exec.LookPath(program)
+	if err != nil {
+		return err
+	}
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	cmd, roots, err := start(bin, port)
+	if err != nil {
+		return err
+	}
+	addr := "127.0.0.1:" + strconv.Itoa(port)
+	if err := b.run(cmd, addr); err != nil {
+		return err
+	}
+	b.roads = append(b.roads, road{name: name, pid: cmd.Process.Pid, peer: true, target: target{dial: addr, tunnel: true, roots: pool(roots), token: secret}})
 	return nil
 }
 
@@ -95,14 +103,27 @@ func (b *builder) pair(name string) error {
 	return os.WriteFile(name, append(key, b.ca.PEM()...), 0o644)
 }
 
-// mitmproxy is sent to the service by a line of Python, since it resolves names itself.
+// toService sends mitmproxy to the service, since it resolves names itself. It is the
+// request that has another address: connections whose own is changed are used once.
+const toService = `def requestheaders(flow):
+    flow.request.host, flow.request.port = "127.0.0.1", %s
+    flow.request.host_header = "%s"
+    flow.request.stream = flow.request.method == "POST"
+
+def responseheaders(flow):
+    flow.response.stream = True
+
+def server_connect(data):
+    data.server.sni = "%s"
+`
+
 func (b *builder) mitmproxy(bin string, port int) (*exec.Cmd, []byte, error) {
 	dir := filepath.Join(b.dir, "mitm")
 	_, to, err := net.SplitHostPort(b.service)
 	if err != nil {
 		return nil, nil, err
 	}
-	script := fmt.Sprintf("def server_connect(data):\n    data.server.address = (\"127.0.0.1\", %s)\n\ndef responseheaders(flow):\n    flow.response.stream = True\n\ndef requestheaders(flow):\n    flow.request.stream = flow.request.method == \"POST\"\n", to)
+	script := fmt.Sprintf(toService, to, host, host)
 	roots := filepath.Join(dir, "roots.pem")
 	if err := errors.Join(os.Mkdir(dir, 0o700), b.pair(filepath.Join(dir, "mitmproxy-ca.pem")),
 		os.WriteFile(filepath.Join(dir, "to.py"), []byte(script), 0o600), os.WriteFile(roots, b.ca.PEM(), 0o600)); err != nil {

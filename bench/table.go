@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -22,32 +23,87 @@ var columns = [...]string{
 	"new tunnel µs", "resumed µs", "another host: CPU µs", "re-dials resumed %", "10 MiB down ms", "up ms", "peak MiB of 16 at once", "KiB/idle tunnel",
 }
 
-// measure goes the roads in turn, round by round, and prints medians.
+// measurement is what gives some of the columns, in their order.
+type measurement struct {
+	name    string
+	columns int
+	take    func(r road, o options) ([]float64, error)
+}
+
+// idleTunnels is taken once, while the processes are fresh; all else in each round.
+var (
+	idleTunnels = measurement{"idle tunnels", 1, func(r road, o options) ([]float64, error) {
+		kib, err := idle(r, o.idle)
+		return []float64{kib}, err
+	}}
+	eachRound = [...]measurement{
+		{"1, 8 and 64 clients", 10, allClosed},
+		{"open loop", 2, func(r road, o options) ([]float64, error) { return ends(open(r, spread, o)) }},
+		{"events", 2, func(r road, _ options) ([]float64, error) { return ends(listen(r)) }},
+		{"HTTP/2", 2, overHTTP2},
+		{"new tunnels", 3, openings},
+		{"re-dials", 1, func(r road, _ options) ([]float64, error) {
+			share, err := redialled(r, 400)
+			return []float64{share}, err
+		}},
+		{"10 MiB", 3, func(r road, _ options) ([]float64, error) { return bodies(r) }},
+	}
+)
+
+// measure goes the roads in turn, round by round, and prints medians. What fails
+// leaves its cells empty. It is an error at the end, but where a peer failed.
 func measure(roads []road, o options) error {
 	fmt.Printf("%d rounds of %v, %s, %d CPUs, %s\n\n", o.rounds, o.each, runtime.Version(), runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly))
+	var faults error
+	fail := func(r road, err error) {
+		if r.peer {
+			tell("%v", err)
+			return
+		}
+		faults = errors.Join(faults, err)
+	}
 	all := make([][][]float64, len(roads)) // road, column, round
 	for i, r := range roads {
 		all[i] = make([][]float64, len(columns))
-		kib, err := idle(r, o.idle) // once, while the processes are fresh
+		row, err := idleTunnels.of(r, o)
 		if err != nil {
-			return fmt.Errorf("measuring %s: idle tunnels: %w", r.name, err)
+			fail(r, err)
+			continue
 		}
-		all[i][len(columns)-1] = []float64{kib}
+		all[i][len(columns)-1] = row
 	}
 	for round := range o.rounds {
 		for k := range roads {
 			i := (k + round) % len(roads)
-			row, err := once(roads[i], o)
-			if err != nil {
-				return fmt.Errorf("measuring %s: %w", roads[i].name, err)
-			}
-			for c, v := range row {
-				all[i][c] = append(all[i][c], v)
-			}
+			began := time.Now()
+			fail := func(err error) { fail(roads[i], err) }
+			once(roads[i], all[i], o, fail)
+			tell("round %d of %d: %s: %.1f s", round+1, o.rounds, roads[i].name, time.Since(began).Seconds())
 		}
 	}
 	show(roads, all)
+	if faults != nil {
+		return faults
+	}
 	return inLine(roads, all)
+}
+
+// tell says on standard error how far things are.
+func tell(format string, args ...any) {
+	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " ")
+	fmt.Fprintf(os.Stderr, "bench: %.300s\n", text)
+}
+
+// of takes the figures of one road.
+func (m measurement) of(r road, o options) ([]float64, error) {
+	row, err := m.take(r, o)
+	if err == nil && len(row) != m.columns {
+		err = fmt.Errorf("%d figures for %d columns", len(row), m.columns)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("measuring %s: %s: %w", r.name, m.name, err)
+	}
+	return row, nil
 }
 
 // farOut is how many times worse than the yardstick a figure must be to be an error
@@ -78,45 +134,40 @@ func inLine(roads []road, all [][][]float64) error {
 	return nil
 }
 
-// once takes the figures of one road, but for idle tunnels.
-func once(r road, o options) ([]float64, error) {
-	var row []float64
+// once adds the figures of one round of one road to its columns.
+func once(r road, all [][]float64, o options, fail func(error)) {
+	at := 0
+	for _, m := range eachRound {
+		row, err := m.of(r, o)
+		if err != nil {
+			fail(err)
+		}
+		for i, v := range row {
+			all[at+i] = append(all[at+i], v)
+		}
+		at += m.columns
+	}
+}
+
+func ends(f figures, err error) ([]float64, error) { return []float64{f.at(.5), f.at(.99)}, err }
+
+func allClosed(r road, o options) (row []float64, err error) {
 	var f figures
 	for _, n := range clients {
-		var err error
 		if f, err = closed(r, n, o); err != nil {
-			return nil, fmt.Errorf("%d clients: %w", n, err)
+			return nil, fmt.Errorf("%d: %w", n, err)
 		}
 		row = append(row, f.at(.5), f.at(.99))
 	}
-	row = append(row, f.rate, f.cpu, f.allocs, f.conns)
-	f, err := open(r, spread, o)
-	if err != nil {
-		return nil, err
+	return append(row, f.rate, f.cpu, f.allocs, f.conns), nil
+}
+
+func overHTTP2(r road, o options) ([]float64, error) {
+	if r.name == goproxyRoad || r.name == squidRoad { // they speak HTTP/1.1 only
+		return []float64{0, 0}, nil
 	}
-	row = append(row, f.at(.5), f.at(.99))
-	if f, err = listen(r); err != nil {
-		return nil, err
-	}
-	row = append(row, f.at(.5), f.at(.99))
-	if r.name != goproxyRoad && r.name != squidRoad { // they speak HTTP/1.1 only
-		if f, err = multiplexed(r, clients[len(clients)-1], o); err != nil {
-			return nil, fmt.Errorf("HTTP/2: %w", err)
-		}
-	} else {
-		f = figures{}
-	}
-	row = append(row, f.rate, f.cpu)
-	more, err := openings(r, o)
-	if err != nil {
-		return nil, err
-	}
-	again, err := redialled(r, 400)
-	if err != nil {
-		return nil, err
-	}
-	large, err := bodies(r)
-	return slices.Concat(row, more, []float64{again}, large), err
+	f, err := multiplexed(r, clients[len(clients)-1], o)
+	return []float64{f.rate, f.cpu}, err
 }
 
 func show(roads []road, all [][][]float64) {
@@ -124,7 +175,11 @@ func show(roads []road, all [][][]float64) {
 	for i, r := range roads {
 		fmt.Printf("| %s |", r.name)
 		for _, rounds := range all[i] {
-			fmt.Printf(" %s |", figure(median(rounds)))
+			cell := "–" // it failed each time
+			if len(rounds) > 0 {
+				cell = figure(median(rounds))
+			}
+			fmt.Printf(" %s |", cell)
 		}
 		fmt.Println()
 	}

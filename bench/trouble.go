@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -116,18 +117,19 @@ func (t trouble) on(roads []road) (list []road) {
 // interleaved, and medians printed.
 func underTrouble(roads []road, dir string, o options) error {
 	var all [len(troubles)]both
-	for range o.rounds {
+	var faults error
+	for round := range o.rounds {
 		for i, t := range troubles {
-			if err := all[i].measure(t, roads, dir, o); err != nil {
-				return err
-			}
+			began := time.Now()
+			faults = errors.Join(faults, all[i].measure(t, roads, dir, o))
+			tell("round %d of %d: %s: %.1f s", round+1, o.rounds, t.name, time.Since(began).Seconds())
 		}
 	}
 	fmt.Printf("| beside %d requests a second | p50 µs | p99 µs | p99 × calm | bare p50 µs | p99 µs | p99 × calm |\n|---|---:|---:|---:|---:|---:|---:|\n", o.rate)
 	for i, t := range troubles {
 		fmt.Printf("| %s | %s | %s |\n", t.name, all[i][0].cells(all[0][0]), all[i][1].cells(all[0][1]))
 	}
-	return nil
+	return faults
 }
 
 // rounds are the figures of one road beside one trouble.
@@ -137,22 +139,27 @@ type rounds struct{ p50, p99 []float64 }
 type both [2]rounds
 
 // measure adds a round of each road that the trouble is for.
-func (b *both) measure(t trouble, roads []road, dir string, o options) error {
+func (b *both) measure(t trouble, roads []road, dir string, o options) (faults error) {
 	for k, r := range t.on(roads) {
 		f, err := beside(t, r, dir, o)
 		if err != nil {
-			return fmt.Errorf("%s: %s: %w", r.name, t.name, err)
+			faults = errors.Join(faults, fmt.Errorf("%s: %s: %w", r.name, t.name, err))
+			continue
 		}
 		b[k].p50, b[k].p99 = append(b[k].p50, f.at(.5)), append(b[k].p99, f.at(.99))
 	}
-	return nil
+	return faults
 }
 
 func (r rounds) cells(calm rounds) string {
 	if r.p50 == nil {
 		return "– | – | –"
 	}
-	return fmt.Sprintf("%s | %s | %.2f", figure(median(r.p50)), figure(median(r.p99)), median(r.p99)/median(calm.p99))
+	ratio := "–"
+	if calm.p99 != nil {
+		ratio = strconv.FormatFloat(median(r.p99)/median(calm.p99), 'f', 2, 64)
+	}
+	return fmt.Sprintf("%s | %s | %s", figure(median(r.p50)), figure(median(r.p99)), ratio)
 }
 
 func beside(t trouble, r road, dir string, o options) (figures, error) {
