@@ -28,7 +28,7 @@ func (a amazon) make(w *work) error {
 	w.License, w.Hosts, w.Refusal = "Apache-2.0, MIT", a.hosts, "aws"
 	w.Env, w.Places, w.Handle = []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, []string{"aws"}, "AKIA"
 	w.Signing = a.iam // IAM's prefix is the scope's name for all of these
-	w.Resources, w.Arguments, w.Query = a.extra.Resources, a.extra.Arguments, a.extra.Query
+	w.Resources, w.Arguments, w.Query, w.Copies = a.extra.Resources, a.extra.Arguments, a.extra.Query, a.extra.Copies
 	o := w.options("")
 	if o.Levels, err = w.iamLevels(a.iam); err != nil {
 		return err
@@ -97,6 +97,7 @@ func awsVendors() []vendor {
 					upload-id-marker max-uploads max-parts part-number-marker partNumber versionId list-type response-content-type
 					response-content-language response-expires response-cache-control response-content-disposition response-content-encoding
 					max-buckets bucket-region max-directory-buckets x-id`),
+				Copies: map[string]string{"CopyObject": "GetObject /{@x-amz-copy-source}", "UploadPartCopy": "GetObject /{@x-amz-copy-source}"},
 			}}.make},
 		{"aws-dynamodb", amazon{model: "dynamodb/2012-08-10", iam: "dynamodb", hosts: append(regional("dynamodb"), "*.ddb.*.amazonaws.com"),
 			extra: named("table", "TableName", "ResourceArn", "TableArn", "BackupArn")}.make},

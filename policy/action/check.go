@@ -13,6 +13,7 @@ import (
 var (
 	nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 	partForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]*$`)
+	copyForm = regexp.MustCompile(`^[A-Za-z0-9_.:@/-]+ /([^ {}]|\{[@?]?[^ {}@?]+\})+$`)
 	hostForm = regexp.MustCompile(`^((\*|\{[A-Za-z]+\})\.)?[a-z0-9_-]+(\.([a-z0-9_-]+|\*))*(/[A-Za-z0-9_.~-]+)*$`)
 )
 
@@ -99,6 +100,11 @@ func (c *checker) part(api string, s *Service) {
 	for _, p := range s.Protocols {
 		if p != "aws-json" && p != "aws-query" && p != "aws-cbor" {
 			c.fault(api, "", p, "protocol %q is none of aws-json, aws-query, aws-cbor", p)
+		}
+	}
+	for _, name := range sorted(s.Copies) {
+		if !copyForm.MatchString(s.Copies[name]) {
+			c.fault(api, name, "", "copies: %q is not \"OPERATION /path/{parameter}\"", s.Copies[name])
 		}
 	}
 	for _, p := range sorted(s.Batches) {

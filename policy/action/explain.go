@@ -33,6 +33,7 @@ var reasons = map[string][2]string{
 	"persisted":    {"the request names a stored query by its hash or id, which says nothing of what it does", "send the text of the query"},
 	"jsonrpc":      {"the JSON-RPC message is not understood, or its method is not in the catalogue", "send JSON-RPC 2.0 as application/json; add the method to ops: of the service"},
 	"mcp":          {"the method is none of the Model Context Protocol, or names nothing", "send a method of the protocol, with the name of its tool, prompt or resource"},
+	"source":       {"what the request copies is not written in one way, or has no name", "name the source by plain path, each segment encoded as in a URL; access points by their ARN have no name"},
 	"batch":        {"the batch is not understood, or a request in it has no name", "send its requests one by one to see which"},
 	"catalogue":    {"the service's part of the catalogue cannot be read", "see the program's own log"},
 }

@@ -88,7 +88,7 @@ func examplePath(r *Request, template string) {
 	var query []string
 	for n := range strings.SplitSeq(need, "&") {
 		if field, ok := strings.CutPrefix(n, "@"); ok {
-			r.Header.Set(field, "v1")
+			r.Header.Set(field, "v1/v2") // the source of a copy
 		} else if n != "" {
 			query = append(query, n)
 		}

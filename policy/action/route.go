@@ -165,6 +165,15 @@ func actsOf(q *policy.Question) []policy.Act {
 }
 
 func (k *compiled) byPath(r *Request, q *policy.Question) error {
+	err := k.named(r, q)
+	if err == nil && len(k.Copies) > 0 && q.Action.Known {
+		k.source(r, q)
+	}
+	return err
+}
+
+// named names the operation alone, without what it copies.
+func (k *compiled) named(r *Request, q *policy.Question) error {
 	m := match{query: r.RawQuery, header: r.Header}
 	if !k.route(r, &m) {
 		q.Action = unknown(k.Name, "no_route")

@@ -69,6 +69,11 @@ type Service struct {
 	// Signing is the service's name in the credential scope of AWS signatures. A request
 	// that is signed for another, or for another region than its host's, is refused.
 	Signing string `json:"signing,omitempty" yaml:"signing"`
+	// Copies are operations that read something beside what they are on, each with the
+	// operation that reads it and the path at which a GET does: "objects.get
+	// /storage/v1/b/{sourceBucket}/o/{sourceObject}", of the request's parameters, {@FIELD} and
+	// {?KEY}. Without that field or key nothing is copied.
+	Copies map[string]string `json:"copies,omitempty" yaml:"copies"`
 	// Query are the query keys that may stand beside those by which templates are
 	// told apart ("/{Bucket}?acl"). A service that gives them takes no other.
 	Query []string `json:"query,omitempty" yaml:"query"`
