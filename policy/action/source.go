@@ -2,6 +2,7 @@ package action
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 
 	"chaperone/policy"
@@ -40,45 +41,55 @@ func (k *compiled) source(r *Request, q *policy.Question) {
 // take for different paths, and false when the request has no such field or key.
 func sourcePath(template string, r *Request, params []policy.Param) (path, query string, given bool) {
 	var out strings.Builder
-	for {
-		before, rest, more := strings.Cut(template, "{")
+	for more := true; more; {
+		var before, name, value string
+		before, template, more = strings.Cut(template, "{")
 		out.WriteString(before)
 		if !more {
 			break
 		}
-		name, behind, _ := strings.Cut(rest, "}")
-		template = behind
-		switch {
-		case name[0] == '@':
-			list := r.Header.Values(name[1:])
-			if len(list) == 0 {
-				return "", "", false
-			}
-			value, q, _ := strings.Cut(strings.TrimPrefix(list[0], "/"), "?")
-			if len(list) > 1 || strings.ContainsAny(value, "+:") { // a plus may be a space, a colon makes it an ARN
-				return "", "", true
-			}
-			out.WriteString(plainSlashes(value))
-			query = q
-		case name[0] == '?':
-			values, err := url.ParseQuery(r.RawQuery)
-			if list := values[name[1:]]; err != nil || len(list) > 1 {
-				return "", "", true
-			} else if len(list) == 0 {
-				return "", "", false
-			}
-			out.WriteString(strings.ReplaceAll(url.PathEscape(values.Get(name[1:])), "%2F", "/"))
+		name, template, _ = strings.Cut(template, "}")
+		clear := true
+		switch name[0] {
+		case '@':
+			value, query, clear, given = sourceField(r.Header.Values(name[1:]))
+		case '?':
+			value, clear, given = sourceKey(r.RawQuery, name[1:])
 		default:
-			for _, p := range params {
-				if p.Name == name {
-					out.WriteString(url.PathEscape(p.Value))
-				}
+			i := slices.IndexFunc(params, func(p policy.Param) bool { return p.Name == name })
+			if given = true; i >= 0 {
+				value = url.PathEscape(params[i].Value)
 			}
 		}
+		if !given || !clear {
+			return "", "", given
+		}
+		out.WriteString(value)
 	}
 	path = out.String()
 	if checkPath(path, true) != nil || checkQuery(query) != nil {
 		return "", "", true
 	}
 	return path, query, true
+}
+
+// sourceField reads a field that names a source, as S3's x-amz-copy-source does:
+// BUCKET/KEY in the encoding of URLs, perhaps with a query.
+func sourceField(list []string) (value, query string, clear, given bool) {
+	if len(list) == 0 {
+		return "", "", false, false
+	}
+	value, query, _ = strings.Cut(strings.TrimPrefix(list[0], "/"), "?")
+	// A plus may be a space, and a colon makes it an ARN.
+	return plainSlashes(value), query, len(list) == 1 && !strings.ContainsAny(value, "+:"), true
+}
+
+// sourceKey reads a key of the query that names a source.
+func sourceKey(query, key string) (value string, clear, given bool) {
+	values, err := url.ParseQuery(query)
+	list := values[key]
+	if err != nil || len(list) != 1 {
+		return "", false, err != nil || len(list) > 0
+	}
+	return strings.ReplaceAll(url.PathEscape(list[0]), "%2F", "/"), true, true
 }
