@@ -30,6 +30,7 @@ func (a amazon) make(w *work) error {
 	w.Signing = a.iam // IAM's prefix is the scope's name for all of these
 	w.Resources, w.Arguments, w.Query, w.Copies = a.extra.Resources, a.extra.Arguments, a.extra.Query, a.extra.Copies
 	o := w.options("")
+	o.Arguments = w.Arguments
 	if o.Levels, err = w.iamLevels(a.iam); err != nil {
 		return err
 	}

@@ -15,8 +15,8 @@ var slackCall = regexp.MustCompile(`bindApiCall(?:WithOptionalArgument)?\(this, 
 func slack(w *work) error {
 	w.Service = action.Service{
 		Name: "slack", License: "MIT", Hosts: []string{"slack.com", "www.slack.com"}, Env: []string{"SLACK_BOT_TOKEN", "SLACK_TOKEN"},
-		Places: []string{"bearer"}, Handle: "xoxb-", Refusal: "slack", Arguments: []string{"channel", "user", "file"}, BodyCredential: "token",
-		Resources: []action.ResourceRule{{Type: "channel", ID: "{channel}"}, {Type: "file", ID: "{file}"}, {Type: "user", ID: "{user}"}},
+		Places: []string{"bearer"}, Handle: "xoxb-", Refusal: "slack", Arguments: []string{"channel", "channel_id", "user", "file"}, BodyCredential: "token",
+		Resources: []action.ResourceRule{{Type: "channel", ID: "{channel}"}, {Type: "channel", ID: "{channel_id}"}, {Type: "file", ID: "{file}"}, {Type: "user", ID: "{user}"}},
 	}
 	b, err := w.npmFile(slackWebAPI, "dist/methods.js")
 	if err != nil {

@@ -72,7 +72,7 @@ func (k *compiled) keyedBy(name string, r *Request, q *policy.Question) error {
 	}
 	var params []policy.Param
 	if len(k.Arguments) > 0 {
-		why, err := k.arguments(r, &params)
+		why, err := k.arguments(r, op, &params)
 		if err != nil {
 			return err
 		}
@@ -82,6 +82,16 @@ func (k *compiled) keyedBy(name string, r *Request, q *policy.Question) error {
 		}
 	}
 	q.Action, q.Resource = op.action, k.resource(params)
+	if len(params) < 2 {
+		return nil
+	}
+	// Each thing that it is said to be on must be allowed.
+	acts := make([]policy.Act, 0, len(params))
+	slices.SortStableFunc(params, func(a, b policy.Param) int { return strings.Compare(a.Name+"="+a.Value, b.Name+"="+b.Value) })
+	for _, p := range slices.Compact(params) {
+		acts = append(acts, policy.Act{Action: op.action, Resource: k.resource([]policy.Param{p})})
+	}
+	k.several(acts, "", q)
 	return nil
 }
 

@@ -104,10 +104,11 @@ func checkCase(v any) error {
 }
 
 // arguments adds the service's arguments to params, from the query and the body.
-// One that is given twice with different values makes the request unclear. It
-// returns why the action cannot be known, if so.
-func (k *compiled) arguments(r *Request, params *[]policy.Param) (why string, err error) {
-	found := argumentsFound{k: k, values: map[string]string{}}
+// One that is given twice with different values makes the request unclear, and those
+// that the operation does not take are passed over, as the service does. It returns why
+// the action cannot be known, if so.
+func (k *compiled) arguments(r *Request, op *operation, params *[]policy.Param) (why string, err error) {
+	found := argumentsFound{k: k, values: map[string]string{}, listed: slices.Contains(k.Protocols, "aws-query")}
 	query, err := url.ParseQuery(r.RawQuery)
 	if err != nil {
 		return "", fmt.Errorf("%w: the query cannot be read", ErrAmbiguous)
@@ -125,7 +126,13 @@ func (k *compiled) arguments(r *Request, params *[]policy.Param) (why string, er
 		return "body", nil // of another type, compressed, or longer than may be read: what it says is not known
 	}
 	for _, name := range k.Arguments {
+		if !op.takes(name) {
+			continue
+		}
 		if v, ok := found.values[name]; ok {
+			*params = append(*params, policy.Param{Name: name, Value: k.value(name, v)})
+		}
+		for _, v := range found.lists[name] {
 			*params = append(*params, policy.Param{Name: name, Value: k.value(name, v)})
 		}
 	}
@@ -136,9 +143,18 @@ func (k *compiled) arguments(r *Request, params *[]policy.Param) (why string, er
 type argumentsFound struct {
 	k      *compiled
 	values map[string]string
+	listed bool                // members of lists are NAME.1, NAME.2 (AWS's query protocol)
+	lists  map[string][]string // their values
 }
 
 func (f *argumentsFound) take(name, value string) error {
+	if list, n, ok := strings.Cut(name, "."); f.listed && ok && n != "" && f.k.argument(list) {
+		if f.lists == nil {
+			f.lists = map[string][]string{}
+		}
+		f.lists[list] = append(f.lists[list], value)
+		return nil
+	}
 	if !f.k.argument(name) {
 		if loose := fold(looseName(name)); loose != name && f.k.argument(loose) {
 			return fmt.Errorf("%w: %s is given in another spelling", ErrAmbiguous, loose)

@@ -31,6 +31,9 @@ const (
 	MarkDeletes   = "deletes"
 	MarkLasting   = "lasting"
 	MarkExpensive = "expensive"
+	// MarkOn, with names of the service's arguments behind it, says which of them the
+	// operation takes. Others in a request say nothing of what it is on.
+	MarkOn = "on="
 	// MarkSensitive says that what is read is, or is about, keys, secrets or invitations.
 	MarkSensitive = "sensitive"
 )

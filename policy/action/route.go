@@ -237,7 +237,7 @@ func (k *compiled) act(r *Request, m *match, a *policy.Act) (why string, err err
 		params[i] = policy.Param{Name: names[i], Value: k.value(names[i], unescape(m.values[i]))}
 	}
 	if len(k.Arguments) > 0 {
-		if why, err := k.arguments(r, &params); why != "" || err != nil {
+		if why, err := k.arguments(r, l.op, &params); why != "" || err != nil {
 			return why, err
 		}
 	}

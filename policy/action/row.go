@@ -3,6 +3,7 @@ package action
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"chaperone/policy"
@@ -29,6 +30,12 @@ func (s *Service) operation(row string) (*operation, error) {
 	}
 	op := &operation{action: known(s.Name, words[0], access), marks: words[2:]}
 	op.action.Mints = mints(op.marks)
+	for _, m := range op.marks {
+		if names, ok := strings.CutPrefix(m, MarkOn); ok {
+			op.on = strings.FieldsFunc(names, func(r rune) bool { return r == ',' })
+			op.picky = true
+		}
+	}
 	return op, nil
 }
 
@@ -76,6 +83,12 @@ func compileRule(r ResourceRule) (*rule, error) {
 type operation struct {
 	action policy.Action
 	marks  []string
+	on     []string // the service's arguments that it takes
+	picky  bool     // it takes no others
+}
+
+func (o *operation) takes(argument string) bool {
+	return !o.picky || slices.Contains(o.on, argument)
 }
 
 // rule is a compiled ResourceRule: the parameters at params, joined by seps.

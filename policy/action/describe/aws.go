@@ -83,7 +83,24 @@ func (m *awsModel) operation(protocol, name string, o *Options) *Operation {
 		op.Verb = op.Method != "GET" && op.Method != "HEAD"
 	}
 	m.inventory(op)
+	if len(o.Arguments) > 0 && op.Key != "" {
+		op.mark(action.MarkOn + strings.Join(m.takes(name, o.Arguments), ","))
+	}
 	return op
+}
+
+// takes returns those of the arguments that an operation's input has.
+func (m *awsModel) takes(name string, arguments []string) (on []string) {
+	in := m.Shapes[m.Operations[name].Input.Shape]
+	for _, a := range arguments {
+		for _, member := range sorted(in.Members) {
+			if f := in.Members[member]; member == a || f.LocationName == a {
+				on = append(on, a)
+				break
+			}
+		}
+	}
+	return on
 }
 
 // template is the path of a REST operation, with the query keys and the headers

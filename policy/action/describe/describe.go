@@ -33,6 +33,9 @@ type Options struct {
 	Rename func(*Operation) string
 	// Levels are published access levels by name, for forms that hold none (AWS).
 	Levels map[string]policy.Access
+	// Arguments are the service's (see [action.Service]), for forms that say which an
+	// operation takes (AWS).
+	Arguments []string
 	// Adjust sees every operation last, and may raise its level or add marks.
 	Adjust func(*Operation)
 }
