@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -107,12 +108,13 @@ func (x *exchange) handle(h credential.Handout) (credential.Received, error) {
 // any member). No other byte changes.
 func (x *exchange) replaceJSON(b []byte, spots []string) ([]byte, error) {
 	var out []byte
+	var given [][]byte
 	done := 0
 	d := jsontext.NewDecoder(bytes.NewReader(b), jsontext.AllowDuplicateNames(true))
 	for {
 		if d.PeekKind() != '"' {
 			if _, err := d.ReadToken(); err == io.EOF {
-				return append(out, b[done:]...), nil
+				return allReplaced(append(out, b[done:]...), given, saysNo(b))
 			} else if err != nil {
 				return nil, fmt.Errorf("%w: it is not JSON", errHandout)
 			}
@@ -132,6 +134,7 @@ func (x *exchange) replaceJSON(b []byte, spots []string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
+		given = append(given, text)
 		end := int(d.InputOffset())
 		out = append(append(out, b[done:end-len(raw)]...), `"`+got.Handle+`"`...)
 		done = end
@@ -157,6 +160,8 @@ func zip(a, b []string) [][2]string {
 // replaceForm replaces the fields of a form, as some token endpoints answer with one.
 func (x *exchange) replaceForm(b []byte, spots []string) ([]byte, error) {
 	pairs := strings.Split(string(b), "&")
+	var given [][]byte
+	no := false
 	for i, pair := range pairs {
 		key, value, _ := strings.Cut(pair, "=")
 		name, err := url.QueryUnescape(key)
@@ -164,6 +169,7 @@ func (x *exchange) replaceForm(b []byte, spots []string) ([]byte, error) {
 		if err != nil || verr != nil {
 			return nil, fmt.Errorf("%w: it is not a form", errHandout)
 		}
+		no = no || name == "error"
 		if text == "" || !slices.Contains(spots, "/"+name) {
 			continue
 		}
@@ -172,8 +178,38 @@ func (x *exchange) replaceForm(b []byte, spots []string) ([]byte, error) {
 			return nil, err
 		}
 		pairs[i] = key + "=" + got.Handle
+		given = append(given, []byte(text))
 	}
-	return []byte(strings.Join(pairs, "&")), nil
+	return allReplaced([]byte(strings.Join(pairs, "&")), given, no)
+}
+
+// allReplaced returns an answer in which every credential was replaced. One in which
+// none was found where they stand has some other form, which an agent may have asked
+// for, unless the service says no in it; one that repeats a credential elsewhere
+// shows it.
+func allReplaced(clean []byte, given [][]byte, no bool) ([]byte, error) {
+	if len(given) == 0 && !no {
+		return nil, fmt.Errorf("%w: it does not stand where it should", errHandout)
+	}
+	for _, text := range given {
+		if bytes.Contains(clean, text) {
+			return nil, fmt.Errorf("%w: it stands there more than once", errHandout)
+		}
+	}
+	return clean, nil
+}
+
+// saysNo reports whether an answer in JSON says that nothing was handed out, although
+// its status does not.
+func saysNo(b []byte) bool {
+	var said struct {
+		OK, Success *bool
+		Error       any
+	}
+	if err := json.Unmarshal(b, &said); err != nil {
+		return false
+	}
+	return said.Error != nil || said.OK != nil && !*said.OK || said.Success != nil && !*said.Success
 }
 
 // awsKeys are where the parts of keys stand in an answer of AWS's.
@@ -189,8 +225,11 @@ type span struct {
 // is a pair, and has no session token.
 func (x *exchange) replaceAWS(b []byte) ([]byte, error) {
 	k, err := findAWSKeys(b)
-	if err != nil || k.key.text == "" {
-		return b, err
+	if err != nil {
+		return nil, err
+	}
+	if k.key.text == "" { // AWS answers in JSON too, where that is asked for
+		return nil, fmt.Errorf("%w: it holds no keys as AWS writes them in XML", errHandout)
 	}
 	got, err := x.handle(credential.Handout{
 		Secret: credential.NewSecret([]byte(k.id.text)), Key: credential.NewSecret([]byte(k.key.text)), Token: credential.NewSecret([]byte(k.token.text)),

@@ -126,6 +126,10 @@ func TestHandoutsThatCannotBeKept(t *testing.T) {
 		"too long":              {"application/json", `{"token":"` + given + `","x":"` + strings.Repeat("x", maxHandout) + `"}`, "tokens"},
 		"a line break in it":    {"application/json", `{"token":"` + given + `\nmore"}`, "tokens"},
 		"keys twice":            {"text/xml", "<a><AccessKeyId>ASIAABCDEFGHIJKLMNOP</AccessKeyId><SecretAccessKey>" + given + "</SecretAccessKey><SecretAccessKey>x</SecretAccessKey></a>", "keys"},
+		"another JSON":          {"application/json", `{"kind":"Table","rows":[{"object":{"token":"` + given + `"}}]}`, "tokens"},
+		"twice":                 {"application/json", `{"token":"` + given + `","again":"` + given + `"}`, "tokens"},
+		"another form":          {"application/x-www-form-urlencoded", "t=" + given, "tokens"},
+		"keys in JSON":          {"application/json", `{"AssumeRoleResponse":{"Credentials":{"AccessKeyId":"ASIAABCDEFGHIJKLMNOP","SecretAccessKey":"` + given + `"}}}`, "keys"},
 		"half a key":            {"text/xml", "<a><SecretAccessKey>" + given + "</SecretAccessKey></a>", "keys"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -136,7 +140,7 @@ func TestHandoutsThatCannotBeKept(t *testing.T) {
 			}
 		})
 	}
-	for i, x := range d.records(6) {
+	for i, x := range d.records(10) {
 		if x.Outcome.Outcome.Error != "handout_kept_back" || !x.Outcome.Outcome.Indeterminate {
 			t.Error(fmt.Sprint(i), x.Outcome.Raw)
 		}
