@@ -122,6 +122,9 @@ func (v *Vault) awsSigned(p *Presented, r *Request, parse func(*sigv4.Request) (
 	if err := s.Verify(req, v.standIn(s.KeyID), payload); err != nil {
 		return fmt.Errorf("%w: %w", ErrSignature, err)
 	}
+	if s.Presigned { // the one made in its place goes out at once, and is of no use to who sees it later
+		s.Lifetime = min(s.Lifetime, max(r.Now.Sub(s.Time), 0).Truncate(time.Second)+maxDrift)
+	}
 	p.signed = &signed{aws: s, payload: payload}
 	return nil
 }
@@ -201,6 +204,9 @@ func signAWS(v *Vault, u *use, keys sigv4.Keys) error {
 	r := &sigv4.Request{Method: out.Target.Method, Host: out.HostHeader, Path: out.Path, RawQuery: out.RawQuery, Header: out.Header, ContentLength: out.ContentLength}
 	value := s.aws.Resign(r, keys, s.payload)
 	out.RawQuery = r.RawQuery
+	if s.aws.Presigned { // S3 repeats the address where it redirects
+		u.p.wrote(value)
+	}
 	if s.payload == sigv4.Chunks || s.payload == sigv4.ChunksTrailer {
 		body := out.Tail
 		if len(out.Head) > 0 {

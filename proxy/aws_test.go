@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -344,6 +346,39 @@ func TestAWSRefusals(t *testing.T) {
 		t.Errorf("the service saw %d requests, %v", len(d.received()), a.faults)
 	}
 	d.unseen(6, "canary", secretKey)
+}
+
+// TestPresignedURLsEndSoon: an address that an agent signed for a week is signed anew
+// for minutes, and a service that repeats it does not show it.
+func TestPresignedURLsEndSoon(t *testing.T) {
+	d, a, env := amazonRoad(t, credential.Credential{Kind: credential.KindAWS})
+	id, secretKey := env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"]
+	serve := d.serve
+	d.serve = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", "https://bucket.s3.us-west-2.amazonaws.com"+r.RequestURI)
+		serve(w, r)
+	}
+	req, err := http.NewRequest("GET", "https://bucket.s3.eu-west-1.amazonaws.com/x?X-Amz-Expires=604800", nil)
+	check(t, err)
+	uri, _, err := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }).PresignHTTP(t.Context(), aws.Credentials{AccessKeyID: id, SecretAccessKey: secretKey}, req, "UNSIGNED-PAYLOAD", "s3", "eu-west-1", time.Now().Add(-time.Hour))
+	check(t, err)
+	req, err = http.NewRequest("GET", uri, nil)
+	check(t, err)
+	resp, err := d.client(false).Do(req)
+	check(t, err)
+	resp.Body.Close()
+	if resp.StatusCode != 200 || len(a.faults) > 0 {
+		t.Fatalf("%s %v", resp.Status, a.faults)
+	}
+	u, err := url.Parse(d.received()[0].URI)
+	check(t, err)
+	seconds, err := strconv.Atoi(u.Query().Get("X-Amz-Expires"))
+	if err != nil || seconds < 3600 || seconds > 3600+16*60 {
+		t.Errorf("the service's address is good for %d s after it was signed an hour ago", seconds)
+	}
+	if sign := u.Query().Get("X-Amz-Signature"); strings.Contains(resp.Header.Get("Location"), sign) {
+		t.Errorf("the agent was shown a signature of the real key: %s", resp.Header.Get("Location"))
+	}
 }
 
 // chunkSignature is one signature of a stream, as AWS's documentation describes it.

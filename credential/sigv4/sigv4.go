@@ -124,13 +124,19 @@ func (s *Signature) read(credential, signed string) error {
 		return fmt.Errorf("%w: its dates differ", ErrForm)
 	}
 	s.Signed = strings.Split(signed, ";")
-	if !slices.Contains(s.Signed, "host") || !slices.IsSorted(s.Signed) {
+	if !slices.Contains(s.Signed, "host") || !slices.IsSorted(s.Signed) || slices.ContainsFunc(s.Signed, notAField) {
 		return fmt.Errorf("%w: its list of fields", ErrForm)
 	}
 	if b, err := hex.DecodeString(s.Value); err != nil || len(b) != sha256.Size {
 		return fmt.Errorf("%w: it is not a SHA-256 in hexadecimal digits", ErrForm)
 	}
 	return nil
+}
+
+// notAField reports whether a name cannot be that of a field, in lower case: one with
+// a line break in it would part the text that is signed elsewhere.
+func notAField(name string) bool {
+	return name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~") != ""
 }
 
 // Verify returns [ErrMismatch] unless the key made the signature over r with this
@@ -176,6 +182,8 @@ func (s *Signature) presign(r *Request, k Keys) string {
 		case "X-Amz-Signature", "X-Amz-Security-Token":
 		case "X-Amz-Credential":
 			kept = append(kept, name+"="+url.QueryEscape(k.ID+"/"+s.scope()))
+		case "X-Amz-Expires":
+			kept = append(kept, name+"="+strconv.Itoa(int(s.Lifetime/time.Second)))
 		default:
 			kept = append(kept, pair)
 		}

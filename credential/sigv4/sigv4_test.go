@@ -106,6 +106,16 @@ func TestPresignedVector(t *testing.T) {
 	}
 }
 
+// TestNamesOfFields: what is no name of a field cannot part the text that is signed.
+func TestNamesOfFields(t *testing.T) {
+	const query = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=20130524T000000Z&X-Amz-Expires=86400&X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404&X-Amz-SignedHeaders="
+	for names, want := range map[string]error{"host": nil, "host%3Bx-amz-a_b": nil, "host%0Ax": ErrForm, "host%3Bx%3Ay": ErrForm, "%3Bhost": ErrForm} {
+		if _, err := ParseQuery(&Request{Method: "GET", Host: "h", Path: "/", RawQuery: query + names}); !errors.Is(err, want) {
+			t.Errorf("%s: %v", names, err)
+		}
+	}
+}
+
 // chunked is the documentation's upload in three chunks.
 func chunked() (*Request, string) {
 	r := docs("PUT", "/examplebucket/chunkObject.txt", "content-encoding;content-length;host;x-amz-content-sha256;x-amz-date;x-amz-decoded-content-length;x-amz-storage-class",
