@@ -37,7 +37,7 @@ func (v *Vault) Accept(ctx context.Context, h Handout) (Received, error) {
 	c := Credential{Service: h.Service, Owner: h.Owner, Kind: KindBearer, Session: h.Session, Expires: h.Expires}
 	from := h.Service
 	if parent, err := v.Find(h.Parent); err == nil {
-		from, c.Owner = parent.ID, parent.Owner
+		from, c.Owner, c.Parent = parent.ID, parent.Owner, parent.ID
 	}
 	c.ID = from[:min(len(from), 48)] + ".given-" + random(8)
 	s := h.Secret

@@ -24,7 +24,7 @@ func (v *Vault) IssueLimited(ctx context.Context, credential, session, prefix st
 	v.mu.RLock()
 	k := v.credentials[credential]
 	v.mu.RUnlock()
-	if k == nil || k.removed.Load() {
+	if k == nil || k.removed.Load() || k.Session != "" && k.Session != session {
 		return "", fmt.Errorf("%w: %s", ErrUnknown, credential)
 	}
 	text, id := newHandle(prefix)

@@ -39,6 +39,7 @@ type Credential struct {
 	// Session is the one session for which the credential is kept, until Expires: a
 	// service handed it out there. Empty and zero: it is kept for all, until it is removed.
 	Session string    `json:"session,omitzero"`
+	Parent  string    `json:"parent,omitzero"` // the credential with which it was asked for
 	Expires time.Time `json:"expires,omitzero"`
 }
 

@@ -145,13 +145,22 @@ func (d *Directory) revokeHandles(ctx context.Context, t Target) (Revoked, error
 			in[s.info.ID] = true
 		}
 	}
+	of := map[string]bool{t.Credential: true} // with what services handed out for it
 	if t.Credential != "" {
 		if _, err := d.o.Vault.Find(t.Credential); err != nil {
 			return Revoked{}, err
 		}
+		for before := 0; before < len(of); {
+			before = len(of)
+			for _, c := range d.o.Vault.List() {
+				if of[c.Parent] {
+					of[c.ID] = true
+				}
+			}
+		}
 	}
 	n, err := d.o.Vault.Revoke(ctx, func(h *credential.Handle) bool {
-		return (t.Handle == "" || h.ID == id) && (t.Credential == "" || h.Credential == t.Credential) && (in == nil || in[h.Session])
+		return (t.Handle == "" || h.ID == id) && (t.Credential == "" || of[h.Credential]) && (in == nil || in[h.Session])
 	})
 	if n == 0 && err == nil && t.Handle != "" {
 		return Revoked{}, fmt.Errorf("%w: no such handle", ErrUnknownTarget)

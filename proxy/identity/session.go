@@ -309,7 +309,7 @@ func (d *Directory) bind(s *storedSession) error {
 func (d *Directory) owned(service, owner string, among []string) []string {
 	var ids []string
 	for _, c := range d.o.Vault.List() {
-		if c.Owner == owner && owner != "human:" && credential.Covers(c.Service, service) && (among == nil || slices.Contains(among, c.ID)) {
+		if c.Session == "" && c.Owner == owner && owner != "human:" && credential.Covers(c.Service, service) && (among == nil || slices.Contains(among, c.ID)) {
 			ids = append(ids, c.ID)
 		}
 	}
@@ -325,6 +325,9 @@ func (d *Directory) mayHold(s *storedSession) error {
 		}
 		if slices.Contains(s.Credentials[:i], id) {
 			return fmt.Errorf("%w: credential %s is named twice", ErrInvalid, id)
+		}
+		if c.Session != "" {
+			return fmt.Errorf("%w: %s was handed out to one session and is kept for it alone", ErrCredentialOwner, id)
 		}
 		if c.Owner != "org" && c.Owner != "agent:"+s.Agent && (s.Human == "" || c.Owner != "human:"+s.Human) {
 			return fmt.Errorf("%w: %s is %s's", ErrCredentialOwner, id, c.Owner)

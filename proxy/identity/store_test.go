@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"chaperone/credential"
 	"chaperone/policy"
 	"chaperone/store"
 )
@@ -200,6 +201,43 @@ func TestPatternsEndWhereKeysDo(t *testing.T) {
 	} {
 		if got := within(tc.child, tc.parent); got != tc.want {
 			t.Errorf("%s: got %v", name, got)
+		}
+	}
+}
+
+// TestHandedOutIsOfItsSessionAlone: what a service handed out in one session is no
+// other's, neither by name nor by service, and goes with the credential that got it.
+func TestHandedOutIsOfItsSessionAlone(t *testing.T) {
+	f := directory(t)
+	mine := f.create(t, Spec{Agent: "bot", Credentials: []string{"org-gh"}})
+	give := func(parent, owner string) credential.Received {
+		t.Helper()
+		got, err := f.vault.Accept(ctx, credential.Handout{Service: "github", Session: mine.ID, Owner: owner, Parent: parent, Prefix: "ghp_", Expires: time.Now().Add(time.Hour), Secret: credential.NewSecret([]byte("ghs_given-to-one-session"))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	first := give("org-gh", "")
+	second := give(first.ID, "")
+	other := give("", "agent:helper")
+	if s := f.create(t, Spec{Agent: "helper", Credentials: []string{"github"}}); s.Credentials[0] != "org-gh" {
+		t.Errorf("another session got %v", s.Credentials)
+	}
+	for _, id := range []string{first.ID, other.ID} {
+		if _, err := f.CreateSession(ctx, Spec{Agent: "helper", Credentials: []string{id}}); !errors.Is(err, ErrCredentialOwner) {
+			t.Errorf("%s in another session: %v", id, err)
+		}
+		if _, err := f.vault.Issue(ctx, id, "s_other", "ghp_", time.Now().Add(time.Hour)); !errors.Is(err, credential.ErrUnknown) {
+			t.Errorf("a handle for %s in another session: %v", id, err)
+		}
+	}
+	if _, err := f.Revoke(ctx, Target{Credential: "org-gh"}, "leaked", "me"); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range f.vault.Handles(mine.ID) {
+		if got, want := h.Revoked(), h.Credential != other.ID; got != want {
+			t.Errorf("%s: revoked %v, want %v (%s)", h.Credential, got, want, second.ID)
 		}
 	}
 }
