@@ -272,6 +272,9 @@ func (x *exchange) askReadable() {
 		return
 	}
 	narrow(x.out.Header)
+	for _, name := range [...]string{"Grpc-Accept-Encoding", "Connect-Accept-Encoding"} { // of messages within the body
+		delete(x.out.Header, name)
+	}
 	if x.out.Upgrade { // compression of frames, RFC 7692: the service need not take the offer
 		delete(x.out.Header, "Sec-Websocket-Extensions")
 	}

@@ -280,6 +280,21 @@ func TestEchoBehindALongAnswer(t *testing.T) {
 	}
 }
 
+// TestMessagesAreAskedForPlain: gRPC and Connect compress message by message, within a
+// body that is not compressed.
+func TestMessagesAreAskedForPlain(t *testing.T) {
+	d := newRoad(t)
+	r := d.request("GET", "https://api.acme.dev/x", nil)
+	r.Header.Set("grpc-accept-encoding", "gzip")
+	r.Header["connect-accept-encoding"] = []string{"gzip"}
+	resp, err := d.client(false).Do(r)
+	check(t, err)
+	resp.Body.Close()
+	if h := d.received()[0].Header; h.Get("Authorization") == "" || h.Get("Grpc-Accept-Encoding")+h.Get("Connect-Accept-Encoding") != "" {
+		t.Errorf("the service was offered compression of messages: %v", h)
+	}
+}
+
 // TestInterimAnswersAreSearched: a service repeats the secret before it answers.
 func TestInterimAnswersAreSearched(t *testing.T) {
 	d := newRoad(t)
