@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -22,9 +23,11 @@ import (
 type differ struct {
 	client *Client
 	ln     net.Listener
+	seen   chan received
+
+	mu     sync.Mutex
 	answer []byte // what the service says to each request
 	keep   bool   // it takes another request on the same connection
-	seen   chan received
 }
 
 // received is a request as the service got it.
@@ -90,12 +93,19 @@ func (d *differ) serve(c net.Conn) {
 			return // the client gave up
 		}
 		d.seen <- received{c.RemoteAddr(), r.Method + " " + r.RequestURI + " " + r.Host, r.Header, string(b), r.ContentLength, r.TransferEncoding, r.Trailer}
-		if _, err := c.Write(d.answer); err != nil || !d.keep {
+		answer, keep := d.script()
+		if _, err := c.Write(answer); err != nil || !keep {
 			c.(*net.TCPConn).CloseWrite()
 			io.Copy(io.Discard, br)
 			return
 		}
 	}
+}
+
+func (d *differ) script() (answer []byte, keep bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.answer, d.keep
 }
 
 type roundTripper func(ctx context.Context, r *Request) (*http.Response, error)
@@ -148,7 +158,9 @@ func (d *differ) forget() {
 // compare makes each exchange twice in a row, so that connections may be used again.
 func (d *differ) compare(t *testing.T, answer []byte, make func() *Request) {
 	t.Helper()
+	d.mu.Lock()
 	d.answer, d.keep = answer, framed(answer, make().Method)
+	d.mu.Unlock()
 	var results [2][]result
 	var got [2][]received
 	var conns [2]int

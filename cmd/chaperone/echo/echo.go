@@ -88,11 +88,17 @@ func Listen(ca *certs.Authority, password string) (*Proxy, error) {
 // Addr is host:port of the proxy.
 func (p *Proxy) Addr() string { return p.ln.Addr().String() }
 
-// Close ends the proxy and cuts every connection, and waits for both.
+// grace is how long connections may take to end by themselves when the proxy closes:
+// why a client gave up may still be on its way.
+const grace = 300 * time.Millisecond
+
+// Close ends the proxy, cuts the connections that do not end by themselves within
+// [grace], and waits for all.
 func (p *Proxy) Close() error {
 	err := p.ln.Close()
-	p.stop()
+	defer time.AfterFunc(grace, p.stop).Stop()
 	p.wg.Wait()
+	p.stop()
 	return err
 }
 
