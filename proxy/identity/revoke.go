@@ -145,20 +145,12 @@ func (d *Directory) revokeHandles(ctx context.Context, t Target) (Revoked, error
 			in[s.info.ID] = true
 		}
 	}
-	of := map[string]bool{t.Credential: true} // with what services handed out for it
 	if t.Credential != "" {
 		if _, err := d.o.Vault.Find(t.Credential); err != nil {
 			return Revoked{}, err
 		}
-		for before := 0; before < len(of); {
-			before = len(of)
-			for _, c := range d.o.Vault.List() {
-				if of[c.Parent] {
-					of[c.ID] = true
-				}
-			}
-		}
 	}
+	of := d.descendants(t.Credential)
 	n, err := d.o.Vault.Revoke(ctx, func(h *credential.Handle) bool {
 		return (t.Handle == "" || h.ID == id) && (t.Credential == "" || of[h.Credential]) && (in == nil || in[h.Session])
 	})
@@ -166,6 +158,23 @@ func (d *Directory) revokeHandles(ctx context.Context, t Target) (Revoked, error
 		return Revoked{}, fmt.Errorf("%w: no such handle", ErrUnknownTarget)
 	}
 	return Revoked{Handles: n}, err
+}
+
+// descendants are a credential and what services handed out for it.
+func (d *Directory) descendants(id string) map[string]bool {
+	of := map[string]bool{id: true}
+	if id == "" {
+		return of
+	}
+	for before := 0; before < len(of); {
+		before = len(of)
+		for _, c := range d.o.Vault.List() {
+			if of[c.Parent] {
+				of[c.ID] = true
+			}
+		}
+	}
+	return of
 }
 
 // end ends one session: in memory, its streams, in the store, and then its handles,
