@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"strings"
 
@@ -31,6 +32,15 @@ type serviceRow struct {
 	Source  string   `json:"source,omitzero"`
 }
 
+// fewHosts are the first of many hosts; service show and --json tell all.
+func fewHosts(hosts []string) string {
+	const few = 3
+	if len(hosts) <= few+1 {
+		return strings.Join(hosts, " ")
+	}
+	return fmt.Sprintf("%s … %d more", strings.Join(hosts[:few], " "), len(hosts)-few)
+}
+
 func (a *app) serviceList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List all services", Args: noArguments,
@@ -46,7 +56,7 @@ func (a *app) serviceList() *cobra.Command {
 			return a.print(rows, func(w io.Writer) {
 				row(w, "SERVICE", "ACTIONS", "HOSTS", "VARIABLES")
 				for _, r := range rows {
-					row(w, r.Service, r.Actions, strings.Join(r.Hosts, " "), strings.Join(r.Env, " "))
+					row(w, r.Service, r.Actions, fewHosts(r.Hosts), strings.Join(r.Env, " "))
 				}
 			})
 		},
