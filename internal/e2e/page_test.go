@@ -47,9 +47,8 @@ const pageWays = `
 - It clears the environment, or is started by a daemon: ` + "`chaperone session create --format env|json|docker|kubernetes`" + ` has all variables.
 - ` + "`NODE_OPTIONS`, `PYTHONPATH` and `JAVA_TOOL_OPTIONS`" + ` carry what Node, Python and Java need: a script that sets its own has to add to them.
 - libcurl in other programs takes its CA from no variable: PHP gets it by a file of ` + "`run`" + `, pycurl by ` + "`CAINFO`" + `.
-- Not in the table: gcloud and gsutil (Google's libraries are, by google-api-python-client; gsutil wants ` + "`-o Boto:ca_certificates_file=$SSL_CERT_FILE`" + `
-  and takes no access token), git LFS, docker's daemon (skopeo is there; neither dockerd nor podman ran), .NET (no SDK was to be had from Debian, npm, PyPI, crates.io or Maven
-  Central), Chromium's NSS database.
+- Not in the table, and not tried: gcloud and gsutil (Google's libraries are, by google-api-python-client; gsutil would want ` + "`-o Boto:ca_certificates_file=$SSL_CERT_FILE`" + `),
+  git LFS, docker (its registry protocol is, by skopeo), .NET, Chromium's NSS database.
 
 ## What a person sees
 
