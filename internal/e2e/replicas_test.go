@@ -253,10 +253,29 @@ func (f *fleet) gone(m member, revoked time.Time, bound time.Duration, what stri
 	}
 }
 
-// tally compares what the service saw with what all records together say.
+// tally compares what the service saw with what all records together say. A record
+// is in the file a moment after its answer.
 func (f *fleet) tally() {
 	f.t.Helper()
-	written := map[string]bool{}
+	within(f.t, 10*time.Second, "a record of everything that the service saw", func() bool {
+		written := f.written()
+		all, n := true, 0
+		f.arrived.Range(func(k, _ any) bool {
+			n++
+			all = all && written[k.(string)]
+			return true
+		})
+		if n == 0 {
+			f.t.Fatal("the service saw nothing at all")
+		}
+		return all
+	})
+}
+
+// written are the requests that the records of all replicas say were allowed.
+func (f *fleet) written() map[string]bool {
+	f.t.Helper()
+	out := map[string]bool{}
 	for i, p := range f.replicas {
 		records, err := p.Records()
 		if err != nil {
@@ -265,21 +284,11 @@ func (f *fleet) tally() {
 		for _, r := range records {
 			if r.Event == "decision" && r.Decision.Result == "allow" {
 				_, rest, _ := strings.Cut(strings.TrimPrefix(r.Request.Path, "/"), "/")
-				written[rest] = true
+				out[rest] = true
 			}
 		}
 	}
-	n := 0
-	f.arrived.Range(func(k, _ any) bool {
-		n++
-		if !written[k.(string)] {
-			f.t.Errorf("the service saw %v, and no record says so", k)
-		}
-		return true
-	})
-	if n == 0 {
-		f.t.Error("the service saw nothing at all")
-	}
+	return out
 }
 
 // within waits for something that must come in time.
