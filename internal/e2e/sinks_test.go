@@ -162,7 +162,7 @@ func TestSinksHaveWhatTheServiceHas(t *testing.T) {
 		t.Error("the sink that is down took something")
 	}
 	k.back()
-	records := w.requests(t)
+	records := w.requests(t, load*each)
 	for sink := range k.ids {
 		until(t, fmt.Sprintf("%d requests at %s", len(records), sink), func() bool { return k.count(sink) >= len(records) })
 	}
@@ -188,9 +188,9 @@ func TestSinksHaveWhatTheServiceHas(t *testing.T) {
 	}
 }
 
-// requests are the results of all decisions about requests, by id, once their outcomes
-// are in the log.
-func (w *world) requests(t *testing.T) map[string]string {
+// requests are the results of all decisions, by id, once n of them are about requests
+// and all outcomes are in the log.
+func (w *world) requests(t *testing.T, n int) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	until(t, "all outcomes", func() bool {
@@ -198,7 +198,7 @@ func (w *world) requests(t *testing.T) map[string]string {
 		if err != nil {
 			return false
 		}
-		open := map[string]bool{}
+		open, asked := map[string]bool{}, 0
 		for _, r := range records {
 			switch r.Event {
 			case "decision":
@@ -206,12 +206,14 @@ func (w *world) requests(t *testing.T) map[string]string {
 				all[r.ID] = r.Decision.Result
 				if strings.EqualFold(r.Request.Method, http.MethodConnect) {
 					all[r.ID] = "connect"
+					continue
 				}
+				asked++
 			case "outcome":
 				delete(open, r.ID)
 			}
 		}
-		return len(open) == 0
+		return len(open) == 0 && asked >= n
 	})
 	return all
 }
