@@ -15,10 +15,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"chaperone/credential"
 	"chaperone/policy/action"
+	"chaperone/policy/opa"
 	"chaperone/proxy/identity"
 	"chaperone/proxy/upstream"
 )
@@ -153,7 +155,22 @@ func TestUnauthorizedIsRenewedOnce(t *testing.T) {
 	ask("POST", `{}`, 401) // a body is sent once
 	good = "bearer canary-access-3"
 	ask("POST", `{}`, 200) // with the token that was got meanwhile
-	d.unseen(5, h, "canary")
+	good = "bearer canary-access-4"
+	ahead.Store(int64(3 * time.Minute))
+	serve := d.serve
+	d.serve = func(w http.ResponseWriter, r *http.Request) { // policy changes while the service answers
+		if r.Host == "api.acme.dev" {
+			engine, err := opa.Load(opa.Options{FS: fstest.MapFS{"p.rego": {Data: []byte(roadPolicy + "\nnewer := true\n")}}, Timeout: 10 * time.Second})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			d.gate.Use(engine)
+		}
+		serve(w, r)
+	}
+	ask("GET", "", 401) // the record is of a decision by the policy before
+	d.unseen(6, h, "canary")
 }
 
 // TestTokenEndpointFailures: each has a refusal of its own, and is recorded.

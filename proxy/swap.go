@@ -117,6 +117,9 @@ func (x *exchange) renewed(first *http.Response) (*http.Response, error) {
 	if err != nil || answer.Result != policy.Allow || x.caller.Live() != nil {
 		return first, nil
 	}
+	if x.duties != nil || answer.Revision != x.answer.Revision {
+		return first, nil // what is on record counted one request, and is another policy's
+	}
 	x.presented.Restore(&x.swapped)
 	x.permit = permit
 	if err := x.swap(); err != nil {
