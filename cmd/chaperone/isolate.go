@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"os"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"chaperone/cmd/chaperone/loopback"
 	"chaperone/cmd/chaperone/problem"
 )
 
@@ -82,25 +82,9 @@ func serveRelay(ctx context.Context, wg *sync.WaitGroup, ln net.Listener, dial f
 			}
 			defer to.Close()
 			defer context.AfterFunc(ctx, func() { to.Close() })()
-			spliceEnds(c, to)
+			loopback.Splice(c, to)
 		})
 	}
-}
-
-// spliceEnds copies both ways until both are at their end, and passes each end on.
-func spliceEnds(a, b net.Conn) {
-	var wg sync.WaitGroup
-	for _, d := range [][2]net.Conn{{a, b}, {b, a}} {
-		wg.Go(func() {
-			_, err := io.Copy(d[0], d[1])
-			half, ok := d[0].(interface{ CloseWrite() error })
-			if err != nil || !ok || half.CloseWrite() != nil {
-				a.Close()
-				b.Close()
-			}
-		})
-	}
-	wg.Wait()
 }
 
 // isolation is what a command in namespaces of its own is reached by: two sockets in

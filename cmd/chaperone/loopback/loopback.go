@@ -125,7 +125,7 @@ func (l *Listener) serve(client net.Conn) {
 	if _, err := proxy.Write(sent); err != nil {
 		return
 	}
-	splice(client, proxy)
+	Splice(client, proxy)
 }
 
 // request reads a head, with the bytes that came along with it, and puts the
@@ -200,9 +200,9 @@ func tell(client net.Conn, err error) {
 	fmt.Fprintf(client, "HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", status, len(text), text) // it may have gone
 }
 
-// splice copies both ways until both are at their end. The end of one direction is
+// Splice copies both ways until both are at their end. The end of one direction is
 // passed on as such.
-func splice(a, b net.Conn) {
+func Splice(a, b net.Conn) {
 	var wg sync.WaitGroup
 	for _, d := range [][2]net.Conn{{a, b}, {b, a}} {
 		wg.Go(func() {
