@@ -127,9 +127,21 @@ func (r *Reader) move() (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if name == r.path && !r.current(s) {
+		s.Close()
+		return true, nil
+	}
 	r.Close()
 	r.segment, r.number, r.at, r.rest = s, number, 0, nil
 	return true, nil
+}
+
+// current reports whether s is the current segment and the next line is in no other:
+// between the look and the opening the log may have been rotated.
+func (r *Reader) current(s *Segment) bool {
+	name, _, err := r.following()
+	same, _ := s.stillAt(r.path)
+	return err == nil && name == r.path && same
 }
 
 // following finds the file in which the next line is.

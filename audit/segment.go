@@ -249,28 +249,48 @@ func segmentName(path string, first uint64) string {
 }
 
 // Segments returns the files of the log at path, oldest first, the current one last.
-// Those that ended may be packed.
+// Those that ended may be packed. No segment is missing because the log was rotated
+// meanwhile.
 func Segments(path string) ([]string, error) {
+	var seen []string
+	for {
+		before, err := os.Stat(path)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		names, err := ended(path)
+		if err != nil {
+			return nil, err
+		}
+		now, err := os.Stat(path)
+		switch {
+		case err != nil && !errors.Is(err, os.ErrNotExist):
+			return nil, err
+		case before != nil && now != nil && os.SameFile(before, now):
+			return append(names, path), nil
+		case before == nil && now == nil && seen != nil && slices.Equal(names, seen):
+			return names, nil
+		}
+		seen = append([]string{}, names...)
+	}
+}
+
+// ended lists the segments that have ended, oldest first.
+func ended(path string) ([]string, error) {
 	ext := filepath.Ext(path)
-	base := strings.TrimSuffix(path, ext)
-	ended, err := filepath.Glob(escapeGlob(base) + "-[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]" + escapeGlob(ext))
+	pattern := escapeGlob(strings.TrimSuffix(path, ext)) + "-" + strings.Repeat("[0-9]", 12) + escapeGlob(ext)
+	names, err := filepath.Glob(pattern)
 	if err != nil {
 		return nil, err
 	}
-	packed, err := filepath.Glob(escapeGlob(base) + "-[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]" + escapeGlob(ext) + packedSuffix)
+	packed, err := filepath.Glob(pattern + packedSuffix)
 	if err != nil {
 		return nil, err
 	}
-	ended = append(ended, packed...)
-	slices.Sort(ended)
+	names = append(names, packed...)
+	slices.Sort(names)
 	// Where a segment is there packed and not, packing was cut short or is about to end.
-	ended = slices.CompactFunc(ended, func(a, b string) bool { return Stem(a) == Stem(b) })
-	if _, err := os.Stat(path); err == nil {
-		ended = append(ended, path)
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	return ended, nil
+	return slices.CompactFunc(names, func(a, b string) bool { return Stem(a) == Stem(b) }), nil
 }
 
 func escapeGlob(s string) string {
