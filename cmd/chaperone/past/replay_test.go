@@ -1,11 +1,13 @@
 package past
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -132,6 +134,34 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+const record = `{"time":"2026-11-24T10:00:00Z","id":"X","event":"decision","agent":{"id":"a","labels":{"t":"1"}},"human":{"sub":"s","groups":["g"]},"session":"s_1",` +
+	`"scope":[{"actions":["github:*"]}],"action":{"id":"github:issues/get","service":"github","operation":"issues/get","access":"read"},"resource":{"type":"repository","id":"acme/web","repo":"web","owner":"acme"},` +
+	`"request":{"method":"GET","scheme":"http","host":"x.example:8080","path":"/a","query":["k"],"body_state":"absent"},"decision":{"result":"allow","policy":"r"},"credential":{"id":"gh","handle":"h"}}`
+
+// FuzzRead: whatever a line holds, it is read or refused, and what a reader remembers
+// of it is what it read.
+func FuzzRead(f *testing.F) {
+	f.Add([]byte(record))
+	f.Add([]byte(`{"id":"a","time":"2026-11-24T10:00:00Z","agent":null,"actions":[{"action":{"id":"github:issues/get","service":"github","operation":"issues/get"}}],"chain":[{"session":"s"}]}`))
+	f.Add([]byte(`{"agent":{"id":1}}`))
+	r := NewReader()
+	f.Fuzz(func(t *testing.T, line []byte) {
+		once, err := Read(line)
+		for range 2 {
+			var again Decision
+			if err2 := r.Read(line, &again); (err == nil) != (err2 == nil) {
+				t.Fatalf("%v, then %v", err, err2)
+			}
+			if err == nil && !reflect.DeepEqual(once, &again) {
+				t.Fatalf("%+v, then %+v", once, &again)
+			}
+		}
+		if err == nil && !json.Valid(line) {
+			t.Error("what is no JSON was read")
+		}
+	})
+}
+
 func TestParseAllowed(t *testing.T) {
 	for text, ok := range map[string]bool{"all": true, "agent=a,to=deny": true, "": false, "agent": false, "agnt=a": false, "agent=": false} {
 		if _, err := ParseAllowed(text); (err == nil) != ok {
@@ -141,9 +171,7 @@ func TestParseAllowed(t *testing.T) {
 }
 
 func TestRead(t *testing.T) {
-	d, err := Read([]byte(`{"time":"2026-11-24T10:00:00Z","id":"X","event":"decision","agent":{"id":"a","labels":{"t":"1"}},"human":{"sub":"s","groups":["g"]},"session":"s_1",` +
-		`"scope":[{"actions":["github:*"]}],"action":{"id":"github:issues/get","service":"github","operation":"issues/get","access":"read"},"resource":{"type":"repository","id":"acme/web","repo":"web","owner":"acme"},` +
-		`"request":{"method":"GET","scheme":"http","host":"x.example:8080","path":"/a","query":["k"],"body_state":"absent"},"decision":{"result":"allow","policy":"r"},"credential":{"id":"gh","handle":"h"}}`))
+	d, err := Read([]byte(record))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,8 @@ const batchSize = 256
 
 // Scan reads all decisions out of the lines of a log with as many goroutines as there
 // are processors. Each has a state of its own, which fresh makes, and which is
-// returned when all have ended. A line that is no record is handed to bad.
+// returned when all have ended. What each is handed is good until it returns. A line
+// that is no record is handed to bad.
 func Scan[State any](ctx context.Context, lines iter.Seq2[[]byte, error], fresh func() State, each func(State, *Decision), bad func(State, error)) ([]State, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -24,12 +25,14 @@ func Scan[State any](ctx context.Context, lines iter.Seq2[[]byte, error], fresh 
 	for i := range states {
 		states[i] = fresh()
 		workers.Go(func() {
+			var d Decision
+			r := NewReader()
 			for batch := range batches {
 				for _, line := range batch {
-					if d, err := Read(line); err != nil {
+					if err := r.Read(line, &d); err != nil {
 						bad(states[i], err)
 					} else {
-						each(states[i], d)
+						each(states[i], &d)
 					}
 				}
 			}
