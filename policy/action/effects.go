@@ -34,6 +34,10 @@ const (
 	// MarkOn, with names of the service's arguments behind it, says which of them the
 	// operation takes. Others in a request say nothing of what it is on.
 	MarkOn = "on="
+	// MarkUpload says that the operation takes files in a multipart body, as the vendor
+	// describes it: one that is too long to be looked into keeps its name, though a
+	// framework might find another method in it. For services that are known not to.
+	MarkUpload = "upload"
 	// MarkSensitive says that what is read is, or is about, keys, secrets or invitations.
 	MarkSensitive = "sensitive"
 )

@@ -112,9 +112,10 @@ func overridingField(name string) bool {
 }
 
 // overrideHidden reports whether the body is a form in which a method override may
-// stand unseen: too long to be read whole, compressed, or not of the strict kind.
-func overrideHidden(r *Request) bool {
-	if !mayOverride(r) {
+// stand unseen: too long to be read whole, compressed, or not of the strict kind. An
+// operation that is known to take files may have them in a multipart body.
+func overrideHidden(r *Request, uploads bool) bool {
+	if !mayOverride(r) || uploads && multipartOnly(r.Header) {
 		return false
 	}
 	switch formOf(r.Header) {
@@ -125,6 +126,16 @@ func overrideHidden(r *Request) bool {
 		return !whole
 	}
 	return r.BodyState != policy.BodyParsed && r.BodyState != policy.BodyUnparsable
+}
+
+// multipartOnly reports whether a body is multipart to every reader, and not compressed.
+func multipartOnly(h http.Header) bool {
+	types := h["Content-Type"]
+	if len(types) != 1 || len(h["Content-Encoding"]) > 0 {
+		return false
+	}
+	kind, params, err := mime.ParseMediaType(types[0])
+	return err == nil && strings.HasPrefix(kind, "multipart/") && params["boundary"] != ""
 }
 
 // overrides reports whether a form or query has a parameter that overrides the method.

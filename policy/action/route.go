@@ -189,7 +189,26 @@ func (k *compiled) named(r *Request, q *policy.Question) error {
 		return err
 	}
 	q.Action, q.Resource = first.Action, first.Resource
+	if more := k.besides(&first); len(more) > 0 && len(q.Actions) == 0 {
+		q.Actions = append([]policy.Act{first}, more...)
+	}
 	return err
+}
+
+// besides are the acts on what a request names in other arguments than those of its
+// resource: of a channel and a file, the service takes one, so both must be allowed.
+func (k *compiled) besides(a *policy.Act) []policy.Act {
+	var more []policy.Act
+	if len(k.Arguments) == 0 {
+		return nil
+	}
+	for _, rule := range k.rules {
+		argued := slices.ContainsFunc(rule.names, k.argument) && !slices.ContainsFunc(rule.names, func(n string) bool { return slices.Contains(k.Context, n) })
+		if keys := rule.apply(a.Resource.Params); argued && keys != nil && keys[0] != a.Resource.ID {
+			more = append(more, policy.Act{Action: a.Action, Resource: policy.Resource{Type: rule.kind, ID: keys[0], Params: a.Resource.Params, Keys: keys}})
+		}
+	}
+	return more
 }
 
 // otherwise adds the other operations that a path would be if its parameter of several
@@ -225,7 +244,7 @@ func (k *compiled) act(r *Request, m *match, a *policy.Act) (why string, err err
 	switch {
 	case (k.query != nil || k.table.conditions != nil) && !k.understood(l, r.RawQuery):
 		return "query", nil
-	case l.changes && overrideHidden(r):
+	case l.others && overrideHidden(r, l.op.uploads):
 		return "body", nil
 	}
 	names := l.params

@@ -31,6 +31,7 @@ func (s *Service) operation(row string) (*operation, error) {
 	op := &operation{action: known(s.Name, words[0], access), marks: words[2:]}
 	op.action.Mints = mints(op.marks)
 	for _, m := range op.marks {
+		op.uploads = op.uploads || m == MarkUpload
 		if names, ok := strings.CutPrefix(m, MarkOn); ok {
 			op.on = strings.FieldsFunc(names, func(r rune) bool { return r == ',' })
 			op.picky = true
@@ -81,10 +82,11 @@ func compileRule(r ResourceRule) (*rule, error) {
 
 // operation is one row of a catalogue, ready to be handed out.
 type operation struct {
-	action policy.Action
-	marks  []string
-	on     []string // the service's arguments that it takes
-	picky  bool     // it takes no others
+	action  policy.Action
+	marks   []string
+	on      []string // the service's arguments that it takes
+	picky   bool     // it takes no others
+	uploads bool     // it takes files in a multipart body
 }
 
 func (o *operation) takes(argument string) bool {

@@ -53,8 +53,7 @@ type leaf struct {
 	op     *operation
 	path   string
 
-	others  bool // the template has another method
-	changes bool // … that may change something
+	others bool // the template has another method
 }
 
 // match is what a look-up is for, and what it found.
@@ -98,9 +97,7 @@ func (t *table) add(path, method string, op *operation) error {
 	slices.SortStableFunc(n.leaves, func(a, b leaf) int { return len(b.need) - len(a.need) })
 	for i := range n.leaves {
 		for j := range n.leaves {
-			a, b := &n.leaves[i], n.leaves[j].method
-			a.others = a.others || b != a.method
-			a.changes = a.changes || b != a.method && b != http.MethodGet && b != http.MethodHead
+			n.leaves[i].others = n.leaves[i].others || n.leaves[j].method != n.leaves[i].method
 		}
 	}
 	return nil
