@@ -106,6 +106,9 @@ func assemble(ctx context.Context, s *settings.Settings, logger *slog.Logger) (_
 		return nil, fmt.Errorf("building proxy: %w", err)
 	}
 	r.mintAhead(catalogue)
+	if err := r.adopt(ctx); err != nil {
+		return nil, err
+	}
 	r.noteStart()
 	r.figures()
 	return r, nil

@@ -14,6 +14,7 @@ import (
 	"chaperone/audit"
 	"chaperone/cmd/chaperone/admin"
 	"chaperone/cmd/chaperone/past"
+	"chaperone/cmd/chaperone/revision"
 )
 
 func (a *app) policyPromote() *cobra.Command {
@@ -73,6 +74,13 @@ func (a *app) promoted(out admin.Promoted, err error) error {
 		if out.Pinned {
 			fmt.Fprintln(w, "it decides until another is promoted; edits at policy.path take no effect")
 		}
+		for _, a := range out.Replicas {
+			if a.Done {
+				fmt.Fprintf(w, "in force on %s (%s) after %v\n", a.ID, a.Host, a.Took.Round(time.Millisecond))
+			} else {
+				fmt.Fprintf(w, "NOT in force on %s (%s): %s; see `chaperone doctor` there\n", a.ID, a.Host, a.Why)
+			}
+		}
 	})
 }
 
@@ -88,6 +96,7 @@ func (a *app) policyRevisions() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			slices.SortStableFunc(list, func(a, b revision.Entry) int { return a.Time.Compare(b.Time) }) // those of other replicas came later
 			slices.Reverse(list)
 			pinned := keeper(s).Pinned()
 			return a.print(list, func(w io.Writer) {

@@ -163,7 +163,7 @@ func (f *findings) replicas(ctx context.Context, client *admin.Client) {
 		case s.CA != self.CA:
 			f.broken("give all replicas the same ca: in config.yaml", "replica %s on %s shows certificates of another CA: agents that trust this one do not trust it", s.ID, s.Host)
 		case s.Policy != self.Policy:
-			f.broken("bring both to the same policy", "replica %s on %s decides by policy %s, this one by %s", s.ID, s.Host, short(s.Policy), short(self.Policy))
+			f.broken("`chaperone policy promote` puts one in force on all; without it give both the same files at policy.path", "replica %s on %s decides by policy %s, this one by %s", s.ID, s.Host, short(s.Policy), short(self.Policy))
 		case s.Config != self.Config:
 			f.broken("bring both to the same configuration", "replica %s on %s has another configuration", s.ID, s.Host)
 		default:

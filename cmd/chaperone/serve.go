@@ -181,6 +181,10 @@ const (
 	restFactor   = 10
 )
 
+// adoptAgain is when a policy that was put in force for all replicas, and could not be
+// taken over, is tried again.
+const adoptAgain = 5 * time.Second
+
 // watch reloads at SIGHUP and when the policy folder changed, until ctx is done.
 func (u *running) watch(ctx context.Context) {
 	defer close(u.watched)
@@ -189,8 +193,9 @@ func (u *running) watch(ctx context.Context) {
 	defer signal.Stop(hup)
 	events, errs, end := u.watchFolder()
 	defer end()
-	quiet := time.NewTimer(0)
+	quiet, standing := time.NewTimer(0), time.NewTimer(0)
 	<-quiet.C
+	<-standing.C
 	var next time.Time // not before
 	for {
 		select {
@@ -204,6 +209,12 @@ func (u *running) watch(ctx context.Context) {
 			}
 		case err := <-errs:
 			u.r.logger.Warn("watching policy folder", "error", err.Error())
+		case <-u.r.shared.board.Changed():
+			standing.Reset(0)
+		case <-standing.C:
+			if u.r.adopt(ctx) != nil {
+				standing.Reset(adoptAgain)
+			}
 		case <-quiet.C:
 			began := time.Now()
 			u.r.reload(ctx) // logs, counts and keeps its error itself

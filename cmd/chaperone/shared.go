@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"chaperone/cmd/chaperone/revision"
 	"chaperone/cmd/chaperone/settings"
 	"chaperone/credential"
 	"chaperone/proxy/identity"
@@ -34,6 +35,7 @@ type shared struct {
 	skew     func() time.Duration
 	view     atomic.Pointer[store.View]
 	registry *replica.Registry
+	board    *revision.Board // nil: alone
 	id       string
 	alone    bool // nobody else can share this store
 	draining atomic.Bool
@@ -133,6 +135,7 @@ func (r *road) share(ctx context.Context, key credential.Key) error {
 	if !sh.alone {
 		o.Now, o.Stale, o.CatchUp = sh.clock, func() error { return sh.stale(r.s.StoreStale) }, sh.catchUp
 		o.Alive = func(id string) bool { return sh.registry.Alive(id) }
+		sh.board = revision.NewBoard(sh.kv)
 	}
 	sh.registry = replica.New(replica.Options{Store: sh.kv, Now: sh.clock, Self: r.self, Failed: func(err error) {
 		r.logger.Warn("this replica cannot make itself known to the others", "error", err.Error())
@@ -140,7 +143,11 @@ func (r *road) share(ctx context.Context, key credential.Key) error {
 	if r.directory, err = identity.Open(ctx, o); err != nil {
 		return err
 	}
-	v, err := store.OpenView(ctx, store.ViewOptions{Feed: sh.kv, Consumers: []store.Consumer{r.vault, r.directory, sh.registry}, Notice: r.notice})
+	consumers := []store.Consumer{r.vault, r.directory, sh.registry}
+	if sh.board != nil {
+		consumers = append(consumers, sh.board)
+	}
+	v, err := store.OpenView(ctx, store.ViewOptions{Feed: sh.kv, Consumers: consumers, Notice: r.notice})
 	if err != nil {
 		return err
 	}

@@ -119,7 +119,9 @@ func grantsExist(e *opa.Engine, c *action.Catalogue) error {
 // it says in the log: a policy that was put in force stays.
 func (r *road) keep(files fs.FS, e revision.Entry) {
 	k := keeper(r.s)
-	e.Time = time.Now().UTC()
+	if e.Time.IsZero() {
+		e.Time = time.Now().UTC()
+	}
 	list, err := k.History()
 	if err == nil && len(list) > 0 && list[len(list)-1].Revision == e.Revision && (e.How == "start" || e.How == "reload") {
 		return
@@ -147,7 +149,7 @@ func (r *road) promote(ctx context.Context, in admin.Promotion) (admin.Promoted,
 		return admin.Promoted{}, err
 	}
 	follow := r.s.Policy.Path != "" && in.Path == r.s.Policy.Path
-	return r.enforce(files, revision.Entry{How: "promote", By: in.By, Reason: in.Reason, From: in.Path}, !follow)
+	return r.enforce(ctx, files, revision.Entry{How: "promote", By: in.By, Reason: in.Reason, From: in.Path}, !follow)
 }
 
 // vet checks and tests a policy before it decides.
@@ -172,8 +174,16 @@ func (r *road) vet(ctx context.Context, files fs.FS) error {
 	return nil
 }
 
-// enforce swaps a policy in at once.
-func (r *road) enforce(files fs.FS, e revision.Entry, pin bool) (admin.Promoted, error) {
+// enforce swaps a policy in at once, for all replicas.
+func (r *road) enforce(ctx context.Context, files fs.FS, e revision.Entry, pin bool) (admin.Promoted, error) {
+	out, err := r.enforceHere(ctx, files, e, pin)
+	if err == nil && !r.shared.alone {
+		out.Replicas = r.agreed(ctx, out.Revision, pin)
+	}
+	return out, err
+}
+
+func (r *road) enforceHere(ctx context.Context, files fs.FS, e revision.Entry, pin bool) (admin.Promoted, error) {
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
 	engine, err := loadEngine(files, r.logger, r.differs)
@@ -186,19 +196,26 @@ func (r *road) enforce(files fs.FS, e revision.Entry, pin bool) (admin.Promoted,
 	if pin {
 		pinned = engine.Revision()
 	}
-	if err := errors.Join(k.Keep(engine.Revision(), files), k.Pin(pinned)); err != nil {
+	e.Revision, e.Time = engine.Revision(), time.Now().UTC()
+	if err = k.Keep(engine.Revision(), files); err == nil {
+		err = r.putUp(ctx, revision.Standing{Entry: e, Pinned: pin, Replica: r.shared.id})
+	}
+	if err == nil {
+		err = k.Pin(pinned)
+	}
+	if err != nil {
 		engine.Close()
 		return admin.Promoted{}, err
 	}
 	r.usePolicy(engine)
-	e.Revision = engine.Revision()
 	r.keep(files, e)
 	r.logger.Info("policy was put in force", "how", e.How, "policy", e.Revision, "was", out.Was, "by", e.By, "reason", e.Reason)
+	r.recordUp(ctx, out.Was, out.Revision)
 	return out, nil
 }
 
 // rollback puts an earlier revision in force again, without its tests: it was in force.
-func (r *road) rollback(_ context.Context, in admin.Rollback) (admin.Promoted, error) {
+func (r *road) rollback(ctx context.Context, in admin.Rollback) (admin.Promoted, error) {
 	k := keeper(r.s)
 	var err error
 	to := in.Revision
@@ -214,7 +231,7 @@ func (r *road) rollback(_ context.Context, in admin.Rollback) (admin.Promoted, e
 	if err != nil {
 		return admin.Promoted{}, problem.Failure(err, "see `chaperone policy revisions`")
 	}
-	return r.enforce(files, revision.Entry{How: "rollback", By: in.By, Reason: in.Reason}, true)
+	return r.enforce(ctx, files, revision.Entry{How: "rollback", By: in.By, Reason: in.Reason}, true)
 }
 
 // loadPolicy makes an engine, and tells the log when it is a slow one, or gave an

@@ -231,41 +231,61 @@ func (r *Registry) List() []Status {
 // Confirm asks all replicas whether they have taken over everything that the store
 // holds now, and waits for their answers until ctx is done.
 func (r *Registry) Confirm(ctx context.Context) ([]Ack, error) {
-	began := time.Now()
-	name := fmt.Sprintf("%s%s-%d", askPrefix, r.id, began.UnixNano())
+	name := fmt.Sprintf("%s%s-%d", askPrefix, r.id, time.Now().UnixNano())
 	e, err := r.o.Store.Save(ctx, store.Entry{Name: name, Expires: r.o.Now().Add(kept)})
 	if err != nil {
 		return nil, fmt.Errorf("asking the replicas: %w", err)
 	}
+	return r.Await(ctx, func(s *Status) string {
+		if s.Applied >= e.Version {
+			return ""
+		}
+		return "it has not answered"
+	}), nil
+}
+
+// Tell has this replica make itself known now, and not at the next beat.
+func (r *Registry) Tell() {
+	select {
+	case r.poke <- struct{}{}:
+	default:
+	}
+}
+
+// Await waits until all replicas are as wanted, or ctx is done. lacks says what keeps
+// one from it, and is empty for one that is as wanted.
+func (r *Registry) Await(ctx context.Context, lacks func(*Status) string) []Ack {
+	began := time.Now()
 	took := map[string]time.Duration{}
 	for {
 		r.mu.Lock()
 		moved := r.moved
 		r.mu.Unlock()
-		acks, all := r.acks(e.Version, took, time.Since(began))
+		acks, all := r.acks(lacks, took, time.Since(began))
 		if all {
-			return acks, nil
+			return acks
 		}
 		select {
 		case <-moved:
 		case <-ctx.Done():
-			return acks, nil
+			return acks
 		}
 	}
 }
 
-// acks says who has answered the question of a sequence number, noting when that
-// was first seen, and whether nobody is waited for any more.
-func (r *Registry) acks(seq uint64, took map[string]time.Duration, now time.Duration) ([]Ack, bool) {
+// acks says which replicas are as wanted, noting when that was first seen, and whether
+// nobody is waited for any more.
+func (r *Registry) acks(lacks func(*Status) string, took map[string]time.Duration, now time.Duration) ([]Ack, bool) {
 	var out []Ack
 	all := true
 	for _, s := range r.List() {
-		a := Ack{ID: s.ID, Host: s.Host, Done: s.Applied >= seq}
+		why := lacks(&s)
+		a := Ack{ID: s.ID, Host: s.Host, Done: why == ""}
 		switch _, known := took[s.ID]; {
 		case a.Done && !known:
 			took[s.ID] = now
 		case !a.Done && s.Alive:
-			a.Why, all = "it has not answered", false
+			a.Why, all = why, false
 		case !a.Done:
 			a.Why = fmt.Sprintf("not heard of for %v", s.Quiet.Round(time.Second))
 		}
@@ -295,10 +315,7 @@ func (r *Registry) Take(c store.Change) error {
 	case !status && r.loading: // of long ago
 	case !status: // a question: whoever asks wants to hear now
 		r.asked = max(r.asked, c.Seq)
-		select {
-		case r.poke <- struct{}{}:
-		default:
-		}
+		r.Tell()
 	case c.Gone:
 		delete(r.others, id)
 	default:

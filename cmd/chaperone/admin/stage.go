@@ -3,6 +3,8 @@ package admin
 import (
 	"context"
 	"net/http"
+
+	"chaperone/store/replica"
 )
 
 // Promotion puts a policy in force.
@@ -22,6 +24,8 @@ type Promoted struct {
 	Revision string `json:"revision"`
 	Was      string `json:"was"`
 	Pinned   bool   `json:"pinned"` // it decides whatever stands at policy.path
+	// Replicas says which of those that share the store decide by it.
+	Replicas []replica.Ack `json:"replicas,omitzero"`
 }
 
 // Stages changes which policy is in force.
