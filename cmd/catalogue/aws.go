@@ -26,7 +26,7 @@ func (a amazon) make(w *work) error {
 		return err
 	}
 	w.License, w.Hosts, w.Refusal = "Apache-2.0, MIT", a.hosts, "aws"
-	w.Env, w.Places, w.Handle = []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, []string{"aws"}, "AKIA"
+	w.Env, w.Places, w.Handle = []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, append([]string{"aws"}, a.extra.Places...), "AKIA"
 	w.Signing = a.iam // IAM's prefix is the scope's name for all of these
 	w.Resources, w.Arguments, w.Query, w.Copies = a.extra.Resources, a.extra.Arguments, a.extra.Query, a.extra.Copies
 	o := w.options("")
@@ -89,6 +89,8 @@ func awsVendors() []vendor {
 		}
 		return s
 	}
+	sts := named("role", "RoleArn")
+	sts.Places = []string{"body:WebIdentityToken"}
 	return []vendor{
 		{"aws-s3", amazon{model: "s3/2006-03-01", iam: "s3", old: "GetBucketNotification PutBucketNotification GetBucketLifecycle PutBucketLifecycle",
 			hosts: []string{"s3.amazonaws.com", "s3.*.amazonaws.com", "s3.dualstack.*.amazonaws.com", "{Bucket}.s3.amazonaws.com", "{Bucket}.s3.*.amazonaws.com", "{Bucket}.s3.dualstack.*.amazonaws.com"},
@@ -110,7 +112,7 @@ func awsVendors() []vendor {
 			extra: named("resource", "InstanceId", "VolumeId", "SnapshotId", "ImageId", "GroupId", "VpcId", "SubnetId", "KeyName", "AllocationId", "NetworkInterfaceId")}.make},
 		{"aws-iam", amazon{model: "iam/2010-05-08", iam: "iam", hosts: []string{"iam.amazonaws.com", "iam.*.amazonaws.com", "iam.global.api.aws"},
 			extra: named("principal", "UserName", "RoleName", "GroupName", "PolicyArn", "InstanceProfileName")}.make},
-		{"aws-sts", amazon{model: "sts/2011-06-15", iam: "sts", hosts: regional("sts"), extra: named("role", "RoleArn")}.make},
+		{"aws-sts", amazon{model: "sts/2011-06-15", iam: "sts", hosts: regional("sts"), extra: sts}.make},
 		{"aws-secretsmanager", amazon{model: "secretsmanager/2017-10-17", iam: "secretsmanager", hosts: regional("secretsmanager"), extra: named("secret", "SecretId", "Name")}.make},
 	}
 }

@@ -25,6 +25,10 @@ func handVendors() []vendor {
 		{"gemini", onlyByHand(action.Service{License: none, Hosts: []string{"generativelanguage.googleapis.com"},
 			Env: []string{"GEMINI_API_KEY", "GOOGLE_API_KEY"}, Places: []string{"header:X-Goog-Api-Key", "query:key", "bearer"}, Handle: "AIza", Refusal: "google",
 			Resources: []action.ResourceRule{{Type: "model", ID: "{model}"}}})},
+		{"google-oauth2", onlyByHand(action.Service{License: none, Hosts: []string{"oauth2.googleapis.com", "accounts.google.com/o/oauth2", "www.googleapis.com/oauth2"},
+			Places: tokenPlaces(), TokensOf: []string{"google-*"}, Handle: "ya29.", Refusal: "oauth2"})},
+		{"msgraph-login", onlyByHand(action.Service{License: none, Hosts: []string{"login.microsoftonline.com", "login.microsoftonline.us", "login.windows.net"},
+			Places: tokenPlaces(), TokensOf: []string{"msgraph"}, Refusal: "oauth2", Resources: []action.ResourceRule{{Type: "tenant", ID: "{tenant}"}}})},
 		{"zendesk", zendesk},
 		{"salesforce", onlyByHand(action.Service{License: none, Hosts: []string{"*.my.salesforce.com", "*.lightning.force.com", "login.salesforce.com", "test.salesforce.com"},
 			Env: []string{"SALESFORCE_ACCESS_TOKEN", "SF_ACCESS_TOKEN"}, Context: []string{"version"},
@@ -37,6 +41,12 @@ func handVendors() []vendor {
 			Resources: []action.ResourceRule{{Type: "repository", ID: "{name}"}}})},
 		{"mcp", onlyByHand(action.Service{License: none, OwnHosts: true, Env: []string{"MCP_TOKEN"}, Places: []string{"bearer"}, MCP: []string{"/mcp", "/"}, Refusal: "mcp"})},
 	}
+}
+
+// tokenPlaces are where OAuth 2.0 token endpoints take what they trade: RFC 6749
+// sections 2.3.1 and 6, RFC 7009, RFC 7521 section 4, RFC 8693 section 2.1.
+func tokenPlaces() []string {
+	return []string{"basic", "bearer", "body:refresh_token", "body:client_secret", "body:assertion", "body:client_assertion", "body:subject_token", "body:actor_token", "body:token", "query:access_token"}
 }
 
 // zendesk takes every path with .json behind it, too.

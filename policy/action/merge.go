@@ -11,6 +11,7 @@ func (s *Service) merge(over *Service) *Service {
 	replace(&m.Bases, over.Bases)
 	replace(&m.Env, over.Env)
 	replace(&m.Places, over.Places)
+	replace(&m.TokensOf, over.TokensOf)
 	replace(&m.Fold, over.Fold)
 	replace(&m.Resources, over.Resources)
 	replace(&m.Arguments, over.Arguments)
