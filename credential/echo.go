@@ -198,7 +198,7 @@ func (p *Presented) Echo() *Echo {
 		return nil
 	}
 	if p.echo.forms == nil || !slices.Equal(p.echo.forms.of, p.sent.all) {
-		p.echo = Echo{p.cred.echoForms(p.sent.all), p.text}
+		p.echo = Echo{p.cred.echoForms(p.sent.all), p.spot.handle()}
 	}
 	if len(p.echo.forms.forms) == 0 {
 		return nil

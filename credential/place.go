@@ -14,8 +14,11 @@ type Places struct {
 	list    []Place
 	Foreign bool // credentials that are no handles may pass
 	Cookies bool // cookies may pass
-	path    []Place
-	body    []string // fields
+	// TokensOf are the services, or families of them, whose tokens are handed out here;
+	// nil: this is no token endpoint.
+	TokensOf []string
+	path     []Place
+	body     []string // fields
 }
 
 // Place is one place of a request.

@@ -83,6 +83,7 @@ type spot struct {
 	place  Place
 	field  string  // canonical field name
 	text   string  // the handle as it stands there
+	stated string  // the handle, where text is a signed statement that names it
 	inside *Inside // in the path or the body
 }
 
@@ -315,7 +316,10 @@ func (v *Vault) query(p *Presented, r *Request) error {
 func (v *Vault) take(p *Presented, r *Request, s spot) error {
 	body, ok := payload(s.text)
 	if !ok {
-		return v.foreign(p, r, s.text)
+		if s.stated, ok = statedIn(s.text); !ok {
+			return v.foreign(p, r, s.text)
+		}
+		body, _ = payload(s.stated)
 	}
 	v.mu.RLock()
 	h := v.byID[body[len(mark):len(mark)+idLen]]
@@ -334,7 +338,7 @@ func (v *Vault) take(p *Presented, r *Request, s spot) error {
 // accept judges whether a handle that is one may stand where it does.
 func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot) error {
 	k := h.cred.Load()
-	if p.handle != nil && (p.handle != h || k == nil || k.Kind != KindSeveral) {
+	if p.handle != nil && (p.handle != h || k == nil || k.Kind != KindSeveral && len(r.Places.TokensOf) == 0) {
 		return ErrAmbiguousCredential
 	}
 	p.Fingerprint = v.printOf(h, body)
@@ -345,7 +349,7 @@ func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot)
 	case h.Session != r.Session:
 		p.Owner = h.Session
 		return ErrHandleTheft
-	case !Covers(h.Service, r.Service):
+	case !Covers(h.Service, r.Service) && !r.Places.trades(h.Service):
 		return ErrWrongService
 	case h.Revoked():
 		return ErrHandleRevoked

@@ -1,10 +1,6 @@
 package credential
 
-import (
-	"errors"
-
-	"chaperone/credential/internal/secret"
-)
+import "errors"
 
 // Kinds whose secret signs requests and is never sent.
 const (
@@ -45,20 +41,5 @@ func onlyPlace(kind string) func(*Credential) (Place, error) {
 			return Place{}, err
 		}
 		return Place{kind: kind}, nil
-	}
-}
-
-// StandIns are what a client finds in the place of a credential that has several
-// parts, by the variables in which its SDKs look for them. They are nil for kinds whose
-// handle is all.
-func (v *Vault) StandIns(credential, handle string) map[string]string {
-	v.mu.RLock()
-	k := v.credentials[credential]
-	v.mu.RUnlock()
-	if k == nil || k.place.kind != KindAWS {
-		return nil
-	}
-	return map[string]string{
-		"AWS_ACCESS_KEY_ID": handle, "AWS_SECRET_ACCESS_KEY": secret.Text(v.standIn(handle)), "AWS_SESSION_TOKEN": "",
 	}
 }

@@ -90,6 +90,9 @@ func (x *exchange) replaceHandouts(h http.Header, b []byte, spots []string) ([]b
 func (x *exchange) handle(h credential.Handout) (credential.Received, error) {
 	h.Service, h.Session, h.Expires = x.serviceName(), x.q.Session.ID, time.Unix(x.q.Session.Expires, 0)
 	h.Owner, h.Prefix = "agent:"+x.q.Agent.ID, x.service.Handle
+	if len(x.service.TokensOf) > 0 {
+		h.Service = x.service.TokensOf[0]
+	}
 	if c := x.q.Credential; c != nil {
 		h.Parent = c.ID
 	}

@@ -22,7 +22,7 @@ func newNaming(c *action.Catalogue) (*naming, error) {
 		if err != nil {
 			return nil, fmt.Errorf("service %q: %w", s.Name, err)
 		}
-		p.Foreign, p.Cookies = s.AllowForeign, s.AllowCookies
+		p.Foreign, p.Cookies, p.TokensOf = s.AllowForeign, s.AllowCookies, s.TokensOf
 		n.places[s] = &p
 	}
 	return n, nil

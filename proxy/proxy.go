@@ -200,6 +200,9 @@ func (x *exchange) pass() error {
 	if err := x.present(); err != nil {
 		return err
 	}
+	if t, ok := x.traded(); ok {
+		return x.trade(t)
+	}
 	if err := x.decide(); err != nil {
 		return err
 	}

@@ -67,6 +67,8 @@ func inShape(shape string, body []byte, f refusal, p *problem, h http.Header) []
 		extra = map[string]any{"error": map[string]any{"type": errorType(f.status), "code": f.code, "message": message}}
 	case "anthropic":
 		return ofAnthropic(body, f, p, message)
+	case "oauth2": // RFC 6749 section 5.2
+		extra = map[string]string{"error": oauthError(f.status), "error_description": message}
 	case "google":
 		extra = map[string]any{"error": map[string]any{"code": f.status, "status": grpcNameOf(f.status), "message": message}}
 	case "graphql":
@@ -98,6 +100,15 @@ func inShape(shape string, body []byte, f refusal, p *problem, h http.Header) []
 		return body
 	}
 	return append(append(body[:len(body)-1], ','), more[1:]...)
+}
+
+// oauthError is the word by which clients of OAuth 2.0 tell errors apart. They repeat
+// what is unavailable for the moment.
+func oauthError(status int) string {
+	if status >= http.StatusInternalServerError || status == http.StatusTooManyRequests {
+		return "temporarily_unavailable"
+	}
+	return "access_denied"
 }
 
 // ofAnthropic is an error of Anthropic's with the members of a problem behind its own:

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"maps"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -56,6 +58,7 @@ type surroundings struct {
 	java    string // what JAVA_TOOL_OPTIONS held before
 	node    string // what NODE_OPTIONS held before
 	python  string // what PYTHONPATH held before
+	files   []assignment
 }
 
 // here is where a client on this machine finds all that it needs.
@@ -112,7 +115,39 @@ func (s surroundings) variables() []assignment {
 			add(name, s.session.Handles[id])
 		}
 	}
-	return out
+	return append(out, s.files...)
+}
+
+// writeFiles writes the files in which SDKs look for credentials into dir, readable by
+// this user alone, and has their variables name them. A variable that two credentials
+// would set is the first one's.
+func (s *surroundings) writeFiles(dir string) error {
+	if len(s.session.Files) == 0 {
+		return nil
+	}
+	dir, err := filepath.Abs(dir)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
+		return fmt.Errorf("making the folder of credential files: %w", err)
+	}
+	named := map[string]bool{}
+	for _, id := range s.session.Credentials {
+		files := s.session.Files[id]
+		for _, name := range slices.Sorted(maps.Keys(files)) {
+			if named[name] {
+				continue
+			}
+			named[name] = true
+			path := filepath.Join(dir, strings.ToLower(name))
+			if err := replace(path, []byte(files[name])); err != nil { // of mode 0600, as temporary files are
+				return fmt.Errorf("writing %s: %w", path, err)
+			}
+			s.files = append(s.files, assignment{name, path})
+		}
+	}
+	return nil
 }
 
 func (s surroundings) file(name string) string { return filepath.Join(s.trust, name) }

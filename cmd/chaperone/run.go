@@ -97,6 +97,9 @@ func (a *app) runCommand(ctx context.Context, client *admin.Client, spec identit
 	go func() { defer close(beaten); a.heartbeat(beat, client, s.ID) }()
 	defer func() { stop(); <-beaten }()
 	around := a.surroundings(&s, trust.Name(), local.Addr())
+	if err := around.writeFiles(trust.Name()); err != nil {
+		return err
+	}
 	cmd := exec.Command(path, command[1:]...)
 	cmd.Args[0] = command[0]
 	if apart {

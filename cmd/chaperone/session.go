@@ -68,7 +68,7 @@ func patterns(list string) []string {
 
 func (a *app) sessionCreate() *cobra.Command {
 	var d delegation
-	var format, address string
+	var format, address, folder string
 	c := &cobra.Command{
 		Use: "create --agent A", Short: "Make a session and print what its instance needs", Args: noArguments,
 		Long: `Make a session and print what its instance needs. Token and handles are told this once.
@@ -89,6 +89,9 @@ it reaches and name it with --proxy.`,
 			if !ok {
 				return problem.Misuse(fmt.Sprintf("there is no format %q", format), "use "+formatNames)
 			}
+			if folder != "" && format == "kubernetes" {
+				return problem.Misuse("--files writes into a folder of this machine, which a pod does not see", "leave it out, and make the file a Secret of your own")
+			}
 			if err := checkAddress(address); err != nil {
 				return err
 			}
@@ -101,6 +104,9 @@ it reaches and name it with --proxy.`,
 				return err
 			}
 			around, err := here(&s).from(address, format)
+			if err == nil && folder != "" {
+				err = around.writeFiles(folder)
+			}
 			if err != nil {
 				return err
 			}
@@ -110,6 +116,7 @@ it reaches and name it with --proxy.`,
 	d.flags(c)
 	c.Flags().DurationVar(&d.Lease, "lease", 0, "ends unless renewed so often over the admin socket; 0: no heartbeat")
 	c.Flags().StringVar(&format, "format", "env", "`"+formatNames+"`")
+	c.Flags().StringVar(&folder, "files", "", "write the files in which SDKs look for credentials (GOOGLE_APPLICATION_CREDENTIALS) into `FOLDER`; run does it by itself")
 	c.Flags().StringVar(&address, "proxy", "", "`HOST:PORT` at which the instance reaches the proxy, where that is another than here")
 	return c
 }

@@ -79,6 +79,9 @@ type Session struct {
 	Variables map[string][]string `json:"variables"` // credential -> where its clients look for it
 	// StandIns are variables by credential, for those of which the handle is but a part.
 	StandIns map[string]map[string]string `json:"stand_ins,omitzero"`
+	// Files are the texts of files in which SDKs look for a credential, by credential and
+	// the variable that names the file.
+	Files map[string]map[string]string `json:"files,omitzero"`
 }
 
 // Revocation says what to revoke and why.

@@ -280,7 +280,17 @@ func (s *Server) createSession(r *http.Request, in identity.Spec) (Session, erro
 			}
 			out.StandIns[id] = parts
 		}
-		if c, err := s.o.Vault.Find(id); err == nil {
+		files, err := s.o.Vault.Files(id, handle)
+		if err != nil {
+			return Session{}, err
+		}
+		if files != nil {
+			if out.Files == nil {
+				out.Files = map[string]map[string]string{}
+			}
+			out.Files[id] = files
+		}
+		if c, err := s.o.Vault.Find(id); err == nil && files["AWS_WEB_IDENTITY_TOKEN_FILE"] == "" { // else a key is what its variables are for
 			for _, service := range s.services(c.Service) {
 				out.Variables[id] = union(out.Variables[id], service.Env)
 			}

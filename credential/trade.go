@@ -1,0 +1,73 @@
+package credential
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Trade is what the proxy answers for a token endpoint: a client's library sent a
+// handle there as if it were a refresh token, a client's secret or a signed statement,
+// and gets the handle back as the access token. Nothing is forwarded.
+type Trade struct {
+	Handle  string
+	Expires time.Time // of the handle
+}
+
+// Trade returns what to answer to a request that presents a handle at a token
+// endpoint, and whether it is for the proxy to answer: the handle's credential is for
+// the services whose tokens the endpoint hands out. One that is for the endpoint itself,
+// or that a service handed out, is sent there.
+func (p *Presented) Trade(at *Places, service string) (Trade, bool) {
+	if len(at.TokensOf) == 0 || p.handle == nil || p.cred.Session != "" || p.cred.Service == service {
+		return Trade{}, false
+	}
+	return Trade{p.spot.handle(), p.handle.Expires}, true
+}
+
+// trades reports whether a token endpoint hands out tokens of the services for which
+// a handle is.
+func (p *Places) trades(of string) bool {
+	return slices.ContainsFunc(p.TokensOf, func(s string) bool { return s == of || Covers(s, of) || Covers(of, s) })
+}
+
+// handle is the handle that stands in a spot, alone or in a signed statement.
+func (s *spot) handle() string {
+	if s.stated != "" {
+		return s.stated
+	}
+	return s.text
+}
+
+// maxStatement bounds a signed statement that is looked into, in bytes.
+const maxStatement = 16 << 10
+
+// statedIn returns the handle by which a signed statement (JWT, RFC 7519) names the key
+// that signed it. Libraries that were given a key file make such statements by
+// themselves, for a token endpoint or in the place of a token. The signature proves
+// nothing here: the key is a stand-in, and the handle is the secret. Of a statement
+// that holds a handle or a session token elsewhere as well there is none.
+func statedIn(text string) (handle string, ok bool) {
+	if len(text) > maxStatement || !strings.HasPrefix(text, "eyJ") {
+		return "", false
+	}
+	head, rest, _ := strings.Cut(text, ".")
+	b, err := base64.RawURLEncoding.DecodeString(head)
+	if err != nil || strings.Count(rest, ".") != 1 {
+		return "", false
+	}
+	var said struct {
+		KeyID string `json:"kid"`
+	}
+	if json.Unmarshal(b, &said) != nil || !IsHandle(said.KeyID) {
+		return "", false
+	}
+	claims, signature, _ := strings.Cut(rest, ".")
+	plain, err := base64.RawURLEncoding.DecodeString(claims)
+	if err != nil || findEncoded(string(plain)) || findToken(string(plain)) || findEncoded(signature) {
+		return "", false
+	}
+	return said.KeyID, true
+}

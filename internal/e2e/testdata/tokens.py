@@ -1,0 +1,61 @@
+"""tokens.py CALL: libraries that get tokens by themselves, as programs use them."""
+import os
+import sys
+
+call = sys.argv[1]
+
+
+def session(credentials):
+    from google.auth.transport.requests import AuthorizedSession
+
+    answer = AuthorizedSession(credentials).get("https://www.googleapis.com/drive/v3/files")
+    print(answer.status_code, answer.text)
+
+
+def default():
+    import google.auth
+
+    credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/drive"])
+    print(type(credentials).__module__)
+    session(credentials)
+
+
+def service_account():
+    from google.oauth2 import service_account as google
+
+    session(google.Credentials.from_service_account_file(os.environ["GOOGLE_APPLICATION_CREDENTIALS"], scopes=["https://www.googleapis.com/auth/drive"]))
+
+
+def self_signed():
+    from google.auth import jwt
+    from google.oauth2 import service_account as google
+
+    given = google.Credentials.from_service_account_file(os.environ["GOOGLE_APPLICATION_CREDENTIALS"])
+    session(jwt.Credentials.from_signing_credentials(given, audience="https://www.googleapis.com/"))
+
+
+def assume():
+    import boto3
+
+    keys = boto3.client("sts", region_name="eu-west-1").assume_role(RoleArn="arn:aws:iam::123456789012:role/reader", RoleSessionName="session")["Credentials"]
+    buckets(boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"]))
+
+
+def profile():
+    import boto3
+
+    buckets(boto3.Session(profile_name="reader"))
+
+
+def web_identity():
+    os.environ["AWS_ROLE_ARN"] = "arn:aws:iam::123456789012:role/reader"
+    import boto3
+
+    buckets(boto3.Session())
+
+
+def buckets(own):
+    print(own.client("s3", region_name="eu-west-1").list_buckets()["Buckets"][0]["Name"])
+
+
+globals()[call.replace("-", "_")]()

@@ -1,0 +1,160 @@
+package e2e
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"chaperone/certs"
+	"chaperone/internal/testkit"
+)
+
+// pythonWith is a Python that has a module: of the clients that were installed, or the
+// machine's own.
+func pythonWith(t *testing.T, module string) string {
+	t.Helper()
+	for _, python := range []string{filepath.Join(*kept, "py", "bin", "python3"), "python3", "/usr/bin/python3"} {
+		if exec.Command(python, "-c", "import "+module).Run() == nil {
+			return python
+		}
+	}
+	t.Skipf("no Python here has %s: pip install google-auth requests boto3", module)
+	return ""
+}
+
+// keyFile is a service account's key file, as Google's console hands it out, and is a
+// credential of the world.
+func keyFile(t *testing.T) string {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(map[string]string{
+		"type": "service_account", "client_email": "real@acme.iam.gserviceaccount.com", "private_key_id": "real",
+		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), "token_uri": "https://oauth2.googleapis.com/token",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// tokens is a world of services that hand out tokens.
+type tokens struct {
+	*testkit.Program
+	dir   string
+	env   []string
+	mints *testkit.Service
+}
+
+// givenKeys are what the stand-in of AWS's token service hands out.
+var givenKeys = aws.Credentials{AccessKeyID: "ASIASTANDIN000000002", SecretAccessKey: canary + "/given/given/given/given/give", SessionToken: canary + "-session-token"}
+
+func beginTokens(t *testing.T) *tokens {
+	t.Helper()
+	ca, err := certs.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := aws.Credentials{AccessKeyID: amazonID, SecretAccessKey: amazonSecret}
+	w := &tokens{dir: t.TempDir(), env: os.Environ()}
+	resolve := map[string]string{}
+	for host, h := range map[string]http.Handler{
+		"www.googleapis.com": testkit.Drive(plainSecret), "sts.eu-west-1.amazonaws.com": testkit.STS(own, canary+"-web-identity", givenKeys), "s3.eu-west-1.amazonaws.com": testkit.S3For(givenKeys),
+		"oauth2.googleapis.com": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":3600}`, plainSecret)
+		}),
+	} {
+		s, err := testkit.Serve(ca, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		resolve[host] = s.Addr()
+		if host == "oauth2.googleapis.com" {
+			w.mints = s
+		}
+	}
+	bin, err := testkit.Build(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Program, err = testkit.Start(t.Context(), testkit.ProgramOptions{Bin: bin, Dir: w.dir, Roots: ca.PEM(), Resolve: resolve,
+		Grants: "grants:\n  agents:\n    triage-bot:\n      allow:\n        - {actions: [\"google-drive:files.list\", \"aws-sts:AssumeRole\", \"aws-sts:AssumeRoleWithWebIdentity\", \"aws-s3:ListBuckets\"]}\n  humans:\n    \"*\": {allow: [{actions: [\"*:*\"]}]}\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Kill)
+	w.tell(t, "", "agent", "add", agent, "--owner", "bob@example.com")
+	w.tell(t, plainSecret, "credential", "add", "person", "--service", "google-*", "--owner", "org", "--from-stdin")
+	w.tell(t, keyFile(t), "credential", "add", "account", "--service", "google-*", "--owner", "org", "--kind", "google-service-account", "--set", "scopes=https://www.googleapis.com/auth/drive", "--from-stdin")
+	w.tell(t, canary+"-web-identity", "credential", "add", "web", "--service", "aws-sts", "--owner", "org", "--kind", "body", "--from-stdin")
+	w.tell(t, `{"access_key_id":"`+amazonID+`","secret_access_key":"`+amazonSecret+`"}`, "credential", "add", "cloud", "--service", "aws-*", "--owner", "org", "--kind", "aws", "--from-stdin")
+	return w
+}
+
+// tell runs a verb that has to succeed.
+func (w *tokens) tell(t *testing.T, stdin string, args ...string) string {
+	t.Helper()
+	r, err := w.Run(t.Context(), stdin, w.env, args...)
+	if err != nil || r.Code != 0 || strings.Contains(r.Out+r.Err, canary) {
+		t.Fatalf("chaperone %s: %v, code %d\n%s%s", strings.Join(args, " "), err, r.Code, r.Out, r.Err)
+	}
+	return r.Out + r.Err
+}
+
+// TestLibrariesThatGetTokens shows that what Google's and AWS's own libraries do by
+// themselves, from the files and variables that a session has, works and yields no
+// secret.
+func TestLibrariesThatGetTokens(t *testing.T) {
+	google, amazon := pythonWith(t, "google.auth.transport.requests"), pythonWith(t, "boto3")
+	script, err := filepath.Abs("testdata/tokens.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := beginTokens(t)
+	config := filepath.Join(w.dir, "aws.ini")
+	if err := os.WriteFile(config, []byte("[profile reader]\nrole_arn = arn:aws:iam::123456789012:role/reader\ncredential_source = Environment\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.env = append(os.Environ(), "AWS_CONFIG_FILE="+config, "AWS_REGION=eu-west-1")
+	for _, tc := range []struct{ python, credential, call, want string }{
+		{google, "person", "default", "google.oauth2.credentials\n200"},
+		{google, "account", "default", "google.oauth2.service_account\n200"},
+		{google, "account", "service-account", "200"},
+		{google, "account", "self-signed", "200"},
+		{amazon, "cloud", "assume", "acme"},
+		{amazon, "cloud", "profile", "acme"},
+		{amazon, "web", "web-identity", "acme"},
+	} {
+		t.Run(tc.credential+" "+tc.call, func(t *testing.T) {
+			out := w.tell(t, "", "run", "--agent", agent, "--human", human, "--credential", tc.credential, "--", tc.python, script, tc.call)
+			if !strings.Contains(out, tc.want) {
+				t.Errorf("got %s, want %s", out, tc.want)
+			}
+		})
+	}
+	if n := len(w.mints.Received()); n != 1 {
+		t.Errorf("the token endpoint was asked %d times, want once, by the proxy", n)
+	}
+	if strings.Contains(w.Output(), canary) {
+		t.Errorf("the program says %s", w.Output())
+	}
+}

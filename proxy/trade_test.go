@@ -1,0 +1,192 @@
+package proxy
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"chaperone/credential"
+	"chaperone/policy"
+	"chaperone/policy/action"
+	"chaperone/proxy/identity"
+)
+
+// trading has the road lead to a service and to the token endpoint of its tokens.
+func trading(t *testing.T, d *road) {
+	t.Helper()
+	c, err := action.Load(action.Shipped(), []action.Service{
+		{Name: "acme", Hosts: []string{"api.acme.dev"}, Places: []string{"bearer"}, Paths: map[string]map[string]string{"/{path+}": {"GET": "get read", "POST": "post write"}}},
+		{Name: "acme-login", Hosts: []string{"raw.example.com"}, Places: []string{"basic", "body:refresh_token", "body:client_secret", "body:assertion"}, TokensOf: []string{"acme"}, Refusal: "oauth2",
+			Paths: map[string]map[string]string{"/token": {"POST": "token/create write mints=/access_token,/refresh_token"}, "/revoke": {"POST": "token/revoke admin"}}},
+	})
+	check(t, err)
+	check(t, d.server.UseCatalogue(c))
+}
+
+// statement is a signed statement as libraries make them, with a handle as the name of
+// the key.
+func statement(kid, claims string) string {
+	part := base64.RawURLEncoding.EncodeToString
+	return part([]byte(`{"alg":"RS256","typ":"JWT","kid":"`+kid+`"}`)) + "." + part([]byte(claims)) + "." + part([]byte("a signature"))
+}
+
+func (d *road) form(c *http.Client, path string, change func(*http.Request), f url.Values) (int, map[string]any, string) {
+	d.t.Helper()
+	r := d.request("POST", "https://raw.example.com"+path, nil)
+	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(f.Encode())), int64(len(f.Encode()))
+	r.Header.Del("Authorization")
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if change != nil {
+		change(r)
+	}
+	resp, err := c.Do(r)
+	check(d.t, err)
+	b, err := io.ReadAll(resp.Body)
+	check(d.t, err)
+	resp.Body.Close()
+	var m map[string]any
+	check(d.t, json.Unmarshal(b, &m))
+	return resp.StatusCode, m, string(b)
+}
+
+// TestTokenEndpointsAreAnsweredWithHandles shows that what a library sends to a token
+// endpoint by itself goes no further, and that the answer is a handle which works.
+func TestTokenEndpointsAreAnsweredWithHandles(t *testing.T) {
+	both(t, func(t *testing.T, d *road, c *http.Client) {
+		trading(t, d)
+		handle := d.session.Handles["acme"]
+		signed := statement(handle, `{"iss":"bot@acme.dev","scope":"all"}`)
+		asked := map[string]url.Values{
+			"refresh":            {"grant_type": {"refresh_token"}, "refresh_token": {handle}, "client_id": {"x"}, "client_secret": {handle}},
+			"client credentials": {"grant_type": {"client_credentials"}, "client_id": {"x"}, "client_secret": {handle}},
+			"statement":          {"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {signed}},
+		}
+		for name, f := range asked {
+			status, got, body := d.form(c, "/token", nil, f)
+			if status != 200 || got["access_token"] != handle || got["token_type"] != "Bearer" || got["expires_in"].(float64) < 1 || got["expires_in"].(float64) > 3600 {
+				t.Fatalf("%s: %d %s", name, status, body)
+			}
+		}
+		status, _, body := d.form(c, "/token", func(r *http.Request) { r.SetBasicAuth("x", handle) }, url.Values{"grant_type": {"client_credentials"}})
+		if status != 200 {
+			t.Errorf("Basic: %d %s", status, body)
+		}
+		if n := len(d.received()); n != 0 {
+			t.Fatalf("%d requests were forwarded", n)
+		}
+		for _, token := range []string{handle, signed} { // some libraries send the statement itself
+			r := d.request("GET", "https://api.acme.dev/x", nil)
+			r.Header.Set("Authorization", "Bearer "+token)
+			resp, err := c.Do(r)
+			check(t, err)
+			resp.Body.Close()
+			seen := d.received()
+			if a := seen[len(seen)-1].Header.Get("Authorization"); resp.StatusCode != 200 || a != "Bearer "+canary {
+				t.Errorf("%d; the service got %q", resp.StatusCode, a)
+			}
+		}
+		all := d.records(6)
+		x := all[0]
+		if x.Decision.Action.ID != "acme-login:token/create" || x.Decision.Decision.Result != "allow" || !strings.Contains(x.Decision.Decision.Reasons[0], "nothing was forwarded") ||
+			x.Decision.Credential.ID != "acme" || x.Outcome.Outcome.Status != 200 || x.Outcome.Outcome.UpstreamUS != 0 {
+			t.Errorf("record %s\n%s", x.Decision.Raw, x.Outcome.Raw)
+		}
+		for _, x := range all {
+			if s := string(x.Decision.Raw) + string(x.Outcome.Raw); strings.Contains(s, handle) || strings.Contains(s, canary) {
+				t.Errorf("a secret is in the log: %s", s)
+			}
+		}
+	})
+}
+
+// TestTokenEndpointsRefuse shows that nothing but a live handle of the session is
+// traded, in a form that clients of OAuth read.
+func TestTokenEndpointsRefuse(t *testing.T) {
+	d := newRoad(t)
+	trading(t, d)
+	c := d.client(false)
+	handle := d.session.Handles["acme"]
+	other, err := d.dir.CreateSession(t.Context(), identity.Spec{Agent: "bot", Credentials: []string{"acme"}})
+	check(t, err)
+	for _, tc := range []struct {
+		name, path string
+		form       url.Values
+		want       string
+	}{
+		{"a real refresh token", "/token", url.Values{"refresh_token": {"1//real-refresh-token"}}, "not a handle"},
+		{"a real secret beside", "/token", url.Values{"refresh_token": {handle}, "client_secret": {"GOCSPX-real"}}, "not a handle"},
+		{"another service's handle", "/token", url.Values{"refresh_token": {d.session.Handles["gh"]}}, "another service"},
+		{"another session's handle", "/token", url.Values{"refresh_token": {other.Handles["acme"]}}, "another session"},
+		{"a statement of a real key", "/token", url.Values{"assertion": {statement("0123456789abcdef", "{}")}}, "not a handle"},
+		{"a statement with a handle inside", "/token", url.Values{"assertion": {statement(handle, `{"sub":"`+d.session.Handles["gh"]+`"}`)}}, "takes no credentials"},
+		{"revoking is policy's to say", "/revoke", url.Values{"token": {"x"}}, "approve"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			status, got, body := d.form(c, tc.path, nil, tc.form)
+			text, _ := got["error_description"].(string)
+			if status != 403 || got["error"] != "access_denied" || !strings.Contains(strings.ToLower(text+body), tc.want) {
+				t.Errorf("%d %s", status, body)
+			}
+		})
+	}
+	_, err = d.vault.Revoke(t.Context(), func(h *credential.Handle) bool { return h.Session == d.session.ID })
+	check(t, err)
+	if status, _, body := d.form(c, "/token", nil, url.Values{"refresh_token": {handle}}); status != 403 || !strings.Contains(body, "revoked") {
+		t.Errorf("revoked: %d %s", status, body)
+	}
+	if n := len(d.received()); n != 0 {
+		t.Errorf("%d requests were forwarded", n)
+	}
+}
+
+// TestRefreshTokensThatWereHandedOut shows the whole dance of an agent that has a
+// person's code: it gets handles, and the endpoint the real refresh token.
+func TestRefreshTokensThatWereHandedOut(t *testing.T) {
+	d := newRoad(t)
+	trading(t, d)
+	d.gate.Use(allows{})
+	c := d.client(false)
+	d.answer("application/json", `{"access_token":"real-access-token-1","refresh_token":"real-refresh-token-1","expires_in":3600}`)
+	status, got, body := d.form(c, "/token", nil, url.Values{"grant_type": {"authorization_code"}, "code": {"c"}})
+	refresh, _ := got["refresh_token"].(string)
+	if status != 200 || strings.Contains(body, "real") || !credential.IsHandle(refresh) {
+		t.Fatalf("%d %s", status, body)
+	}
+	sent := make(chan string, 1)
+	d.serve = func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		sent <- string(b)
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"access_token":"real-access-token-2","expires_in":3600}`)
+	}
+	status, got, body = d.form(c, "/token", nil, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}})
+	access, _ := got["access_token"].(string)
+	if status != 200 || strings.Contains(body, "real") || !credential.IsHandle(access) {
+		t.Fatalf("%d %s", status, body)
+	}
+	if b := <-sent; b != "grant_type=refresh_token&refresh_token=real-refresh-token-1" {
+		t.Errorf("the endpoint received %q", b)
+	}
+	d.serve = nil
+	r := d.request("GET", "https://api.acme.dev/x", nil)
+	r.Header.Set("Authorization", "Bearer "+access)
+	resp, err := c.Do(r)
+	check(t, err)
+	resp.Body.Close()
+	seen := d.received()
+	if a := seen[len(seen)-1].Header.Get("Authorization"); a != "Bearer real-access-token-2" {
+		t.Errorf("%d; the service got %q", resp.StatusCode, a)
+	}
+}
+
+// allows is a policy that allows everything.
+type allows struct{ denies }
+
+func (allows) Eval(context.Context, *policy.Question) (policy.Answer, error) {
+	return policy.Answer{Result: policy.Allow, Reasons: []string{"Yes."}}, nil
+}
