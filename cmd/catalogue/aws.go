@@ -28,7 +28,7 @@ func (a amazon) make(w *work) error {
 	w.License, w.Hosts, w.Refusal = "Apache-2.0, MIT", a.hosts, "aws"
 	w.Env, w.Places, w.Handle = []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, append([]string{"aws"}, a.extra.Places...), "AKIA"
 	w.Signing = a.iam // IAM's prefix is the scope's name for all of these
-	w.Resources, w.Arguments, w.Query, w.Copies = a.extra.Resources, a.extra.Arguments, a.extra.Query, a.extra.Copies
+	w.Resources, w.Arguments, w.Query, w.Copies, w.Also = a.extra.Resources, a.extra.Arguments, a.extra.Query, a.extra.Copies, a.extra.Also
 	o := w.options("")
 	o.Arguments = w.Arguments
 	if o.Levels, err = w.iamLevels(a.iam); err != nil {
@@ -100,6 +100,7 @@ func awsVendors() []vendor {
 					upload-id-marker max-uploads max-parts part-number-marker partNumber versionId list-type response-content-type
 					response-content-language response-expires response-cache-control response-content-disposition response-content-encoding
 					max-buckets bucket-region max-directory-buckets x-id`),
+				Also:   s3Fields(),
 				Copies: map[string]string{"CopyObject": "GetObject /{@x-amz-copy-source}", "UploadPartCopy": "GetObject /{@x-amz-copy-source}"},
 			}}.make},
 		{"aws-dynamodb", amazon{model: "dynamodb/2012-08-10", iam: "dynamodb", hosts: append(regional("dynamodb"), "*.ddb.*.amazonaws.com"),
@@ -115,4 +116,21 @@ func awsVendors() []vendor {
 		{"aws-sts", amazon{model: "sts/2011-06-15", iam: "sts", hosts: regional("sts"), extra: sts}.make},
 		{"aws-secretsmanager", amazon{model: "secretsmanager/2017-10-17", iam: "secretsmanager", hosts: regional("secretsmanager"), extra: named("secret", "SecretId", "Name")}.make},
 	}
+}
+
+// s3Fields are the fields by which an upload does more than upload, with the permission
+// that S3 asks for beside (AWS Service Authorization Reference, Amazon S3).
+func s3Fields() map[string]string {
+	also := map[string]string{
+		"CreateBucket @x-amz-acl": "PutBucketAcl admin", "CreateBucket @x-amz-grant-*": "PutBucketAcl admin",
+		"CreateBucket @x-amz-object-ownership": "PutBucketOwnershipControls admin",
+		"@x-amz-bypass-governance-retention":   "BypassGovernanceRetention admin",
+	}
+	for _, op := range []string{"PutObject", "CopyObject", "CreateMultipartUpload"} {
+		also[op+" @x-amz-acl"], also[op+" @x-amz-grant-*"] = "PutObjectAcl admin", "PutObjectAcl admin"
+		also[op+" @x-amz-tagging"] = "PutObjectTagging write"
+		also[op+" @x-amz-object-lock-mode"], also[op+" @x-amz-object-lock-retain-until-date"] = "PutObjectRetention admin", "PutObjectRetention admin"
+		also[op+" @x-amz-object-lock-legal-hold"] = "PutObjectLegalHold admin"
+	}
+	return also
 }

@@ -24,7 +24,7 @@ func (g google) make(w *work) error {
 	w.License, w.Hosts = "BSD-3-Clause", g.hosts
 	w.Env, w.Places, w.Handle, w.Refusal = []string{"GOOGLE_OAUTH_ACCESS_TOKEN"}, []string{"bearer"}, "ya29.", "google"
 	w.Resources, w.Batches = g.extra.Resources, g.extra.Batches
-	w.EncodedSlash, w.Copies = g.extra.EncodedSlash, g.extra.Copies
+	w.EncodedSlash, w.Copies, w.Also = g.extra.EncodedSlash, g.extra.Copies, g.extra.Also
 	if len(g.extra.Env) > 0 {
 		w.Env = g.extra.Env
 	}
@@ -96,7 +96,10 @@ func googleVendors() []vendor {
 		}.make},
 		{"google-storage", google{
 			files: []string{"storage/v1/storage-api.json"}, drop: "storage.", hosts: []string{"storage.googleapis.com"}, shared: "storage",
-			extra: action.Service{EncodedSlash: true, Copies: map[string]string{
+			extra: action.Service{EncodedSlash: true, Also: map[string]string{ // who may read it
+				"?predefinedAcl": "objectAccessControls.insert admin", "?destinationPredefinedAcl": "objectAccessControls.insert admin",
+				"?predefinedDefaultObjectAcl": "defaultObjectAccessControls.insert admin",
+			}, Copies: map[string]string{
 				"objects.copy":    "objects.get /storage/v1/b/{sourceBucket}/o/{sourceObject}",
 				"objects.rewrite": "objects.get /storage/v1/b/{sourceBucket}/o/{sourceObject}",
 			}, Resources: rules("object", "{destinationBucket}/{destinationObject}", "object", "{bucket}/{object}", "bucket", "{bucket}", "project", "{projectId}"),

@@ -145,7 +145,7 @@ var gitLabParams = map[string]string{"issues": "issue_iid", "merge_requests": "m
 func gitLab(w *work) error {
 	w.Service = action.Service{
 		Name: "gitlab", License: "Apache-2.0", Hosts: []string{"gitlab.com/api"}, GitHosts: []string{"gitlab.com"}, Env: []string{"GITLAB_TOKEN", "GITLAB_PRIVATE_TOKEN", "CI_JOB_TOKEN"},
-		Places: []string{"header:PRIVATE-TOKEN", "bearer", "header:JOB-TOKEN", "basic"}, Handle: "glpat-", EncodedSlash: true, GitNested: true, GraphQL: []string{"/api/graphql"},
+		Places: []string{"header:PRIVATE-TOKEN", "bearer", "header:JOB-TOKEN", "basic"}, Handle: "glpat-", Also: map[string]string{"@sudo": "sudo admin", "?sudo": "sudo admin"}, EncodedSlash: true, GitNested: true, GraphQL: []string{"/api/graphql"},
 		Resources: []action.ResourceRule{{Type: "project", ID: "{project_id}"}, {Type: "group", ID: "{group_id}"}, {Type: "repository", ID: "{owner}/{repo}"}, {Type: "user", ID: "{user_id}"}},
 		Fold:      []string{"project_id", "group_id", "owner", "repo"},
 	}

@@ -14,7 +14,8 @@ import (
 func kubernetes(w *work) error {
 	w.Service = action.Service{
 		Name: "kubernetes", License: "Apache-2.0", OwnHosts: true,
-		Env: []string{"KUBE_TOKEN"}, Places: []string{"bearer"},
+		Also: map[string]string{"@impersonate-*": "impersonate admin"}, // RBAC's verb
+		Env:  []string{"KUBE_TOKEN"}, Places: []string{"bearer"},
 		Resources: []action.ResourceRule{{Type: "object", ID: "{namespace}/{name}"}, {Type: "namespace", ID: "{namespace}"}, {Type: "object", ID: "{name}"}},
 	}
 	b, err := w.goFile(pack{"k8s.io/kubernetes", "v1.37.2"}, "api/openapi-spec/swagger.json")

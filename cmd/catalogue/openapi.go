@@ -81,7 +81,7 @@ func digitalOcean(w *work) error {
 func sendGrid(w *work) error {
 	w.Service = action.Service{
 		Name: "sendgrid", License: "MIT", Hosts: []string{"api.sendgrid.com", "api.eu.sendgrid.com"}, Env: []string{"SENDGRID_API_KEY"},
-		Places: []string{"bearer"}, Handle: "SG.",
+		Places: []string{"bearer"}, Handle: "SG.", Also: map[string]string{"@on-behalf-of": "on-behalf-of admin"}, // a subuser
 	}
 	// its ids say no more than the path: POST_mail-send is mail/send/create
 	return w.fromDirectory(func(op *describe.Operation) string {
@@ -157,6 +157,7 @@ func stripe(w *work) error {
 	w.Service = action.Service{
 		Name: "stripe", License: "MIT", Hosts: []string{"api.stripe.com", "files.stripe.com", "meter-events.stripe.com"}, Env: []string{"STRIPE_API_KEY", "STRIPE_SECRET_KEY"},
 		Places: []string{"bearer", "basic"}, Handle: "sk_test_", Refusal: "stripe",
+		Also: map[string]string{"@stripe-account": "accounts/act_as admin", "@stripe-context": "accounts/act_as admin"}, // a connected account
 	}
 	b, err := w.goFile(pack{"github.com/stripe/stripe-mock", "v0.203.0"}, "embedded/openapi/spec3.json")
 	if err != nil {

@@ -53,6 +53,7 @@ func tokenPlaces() []string {
 func zendesk(w *work) error {
 	w.Service = action.Service{
 		Name: "zendesk", License: "none needed", Hosts: []string{"*.zendesk.com"}, Env: []string{"ZENDESK_API_TOKEN", "ZENDESK_TOKEN"}, Places: []string{"basic", "bearer"},
+		Also:      map[string]string{"@x-on-behalf-of": "impersonate admin"},
 		Resources: []action.ResourceRule{{Type: "ticket", ID: "{ticket_id}"}, {Type: "user", ID: "{user_id}"}, {Type: "organization", ID: "{organization_id}"}},
 	}
 	if err := w.byHand(); err != nil {

@@ -107,6 +107,7 @@ type compiled struct {
 	// filled by entry
 	table table
 	keyed map[string]*operation
+	more  []extra
 }
 
 // title names a service and its part, for people.

@@ -107,6 +107,15 @@ func (c *checker) part(api string, s *Service) {
 			c.fault(api, name, "", "copies: %q is not \"OPERATION /path/{parameter}\"", s.Copies[name])
 		}
 	}
+	for _, key := range sorted(s.Also) {
+		_, err := s.operation(s.Also[key])
+		switch {
+		case !alsoForm.MatchString(key):
+			c.fault(api, key, "", "also: %q is not \"@FIELD\" or \"?KEY\", perhaps behind an operation", key)
+		case err != nil:
+			c.fault(api, key, "", "%w", err)
+		}
+	}
 	for _, p := range sorted(s.Batches) {
 		if batchForms[s.Batches[p]] == endpointNone {
 			c.fault(api, "", p, "batches of form %q: only %s are known", s.Batches[p], strings.Join(sorted(batchForms), ", "))

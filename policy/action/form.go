@@ -140,7 +140,7 @@ func multipartOnly(h http.Header) bool {
 
 // overrides reports whether a form or query has a parameter that overrides the method.
 func overrides(form string) bool {
-	if !mentions(form, "method") && !mentions(form, "%") {
+	if !mentions(form, "method") && !mentions(form, "$httpheaders") && !mentions(form, "%") {
 		return false
 	}
 	for pair := range strings.SplitSeq(form, "&") {
@@ -167,6 +167,10 @@ func mentions(s, word string) bool {
 func overriding(name string) bool {
 	if len(name) > 64 {
 		return false
+	}
+	switch strings.ToLower(name) {
+	case "$httpmethod", "$httpheaders": // Google's front end, for browsers
+		return true
 	}
 	switch strings.ToLower(strings.TrimLeft(strings.ReplaceAll(looseName(name), "-", "_"), "$")) {
 	case "_method", "_httpmethod", "_http_method", "x_http_method_override", "x_http_method", "x_method_override", "http_method_override":

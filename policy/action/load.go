@@ -218,6 +218,7 @@ func (c *Catalogue) addPart(e *entry, name string, s *Service) error {
 	if name != "" {
 		k.prefix = name + "."
 		k.Resources = slices.Concat(s.Resources, e.owner.Resources)
+		k.Also = both(e.owner.Also, s.Also)
 	}
 	e.parts[name] = k
 	for _, f := range slices.Concat(s.Fold, e.owner.Fold) {
@@ -307,6 +308,9 @@ func (k *compiled) fill(root, from *Service, patterns map[string]string) error {
 			return root.fault(k.part, key, "", err)
 		}
 		k.keyed[key] = op
+	}
+	if err := k.extras(patterns); err != nil {
+		return root.fault(k.part, "", "", err)
 	}
 	var faults []error
 	for _, p := range sorted(from.Paths) {

@@ -24,6 +24,7 @@ func (s *Service) merge(over *Service) *Service {
 	m.Batches = both(s.Batches, over.Batches)
 	m.Ops = both(s.Ops, over.Ops)
 	m.Copies = both(s.Copies, over.Copies)
+	m.Also = both(s.Also, over.Also)
 	m.Aliases = both(s.Aliases, over.Aliases)
 	m.GitNested = m.GitNested || over.GitNested
 	for _, f := range [...]struct{ to, from *string }{{&m.Handle, &over.Handle}, {&m.Refusal, &over.Refusal}, {&m.BodyCredential, &over.BodyCredential}, {&m.Signing, &over.Signing}} {

@@ -166,10 +166,16 @@ func actsOf(q *policy.Question) []policy.Act {
 
 func (k *compiled) byPath(r *Request, q *policy.Question) error {
 	err := k.named(r, q)
-	if err == nil && len(k.Copies) > 0 && q.Action.Known {
+	if err != nil || !q.Action.Known {
+		return err
+	}
+	if len(k.more) > 0 {
+		k.with(r, q)
+	}
+	if len(k.Copies) > 0 {
 		k.source(r, q)
 	}
-	return err
+	return nil
 }
 
 // named names the operation alone, without what it copies.

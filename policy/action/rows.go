@@ -53,6 +53,13 @@ func (s *Service) rows(service, prefix, host string) []Row {
 			out = append(out, Row{"", "", key, host, op.action.ID, op.action.Access, op.marks, effects(service, prefix, op.marks)})
 		}
 	}
+	shown := len(out)
+	for key, row := range s.Also { // what is an operation of its own too is there already
+		op, err := named.operation(prefix + row)
+		if err == nil && !slices.ContainsFunc(out[:shown], func(r Row) bool { return r.Action == op.action.ID }) {
+			out = append(out, Row{"", "", key, host, op.action.ID, op.action.Access, op.marks, effects(service, prefix, op.marks)})
+		}
+	}
 	slices.SortFunc(out, func(a, b Row) int {
 		return strings.Compare(a.Path+" "+a.Method+a.Key, b.Path+" "+b.Method+b.Key)
 	})

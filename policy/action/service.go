@@ -78,6 +78,10 @@ type Service struct {
 	// /storage/v1/b/{sourceBucket}/o/{sourceObject}", of the request's parameters, {@FIELD} and
 	// {?KEY}. Without that field or key nothing is copied.
 	Copies map[string]string `json:"copies,omitempty" yaml:"copies"`
+	// Also are operations that a request performs beside its own where it has a field
+	// ("@x-amz-acl", or its beginning and *) or a key of the query ("?sudo"), perhaps of one
+	// operation only ("PutObject @x-amz-acl"): "PutObjectAcl admin". Both must be allowed.
+	Also map[string]string `json:"also,omitempty" yaml:"also"`
 	// Query are the query keys that may stand beside those by which templates are
 	// told apart ("/{Bucket}?acl"). A service that gives them takes no other.
 	Query []string `json:"query,omitempty" yaml:"query"`

@@ -357,5 +357,15 @@ func (k *compiled) understood(l *leaf, query string) bool {
 
 // allowed reports whether a key may stand in the query of an operation.
 func (k *compiled) allowed(l *leaf, key, value string) bool {
-	return k.query[key] || slices.Contains(l.need, key) || slices.Contains(l.need, key+"="+value) || strings.HasPrefix(strings.ToLower(key), "x-amz-")
+	return k.query[key] || slices.Contains(l.need, key) || slices.Contains(l.need, key+"="+value) || signatureKeys[strings.ToLower(key)]
+}
+
+// signatureKeys stand in the query of an address that AWS signed. Fields may stand there
+// too, as x-amz-copy-source, which make it another operation: those have no name.
+var signatureKeys = map[string]bool{
+	"x-amz-algorithm": true, "x-amz-credential": true, "x-amz-date": true, "x-amz-expires": true, "x-amz-signedheaders": true,
+	"x-amz-signature": true, "x-amz-security-token": true, "x-amz-content-sha256": true, "x-amz-user-agent": true,
+	"x-amz-checksum-mode": true, "x-amz-checksum-algorithm": true, "x-amz-sdk-checksum-algorithm": true,
+	"x-amz-checksum-crc32": true, "x-amz-checksum-crc32c": true, "x-amz-checksum-crc64nvme": true, "x-amz-checksum-sha1": true,
+	"x-amz-checksum-sha256": true, "x-amz-expected-bucket-owner": true,
 }
