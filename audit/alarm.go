@@ -41,6 +41,7 @@ func (a *alarmEvent) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddTime("time", r.Arrived)
 	e.AddString("id", r.ID)
 	e.AddString("event", "alarm")
+	text(e, "replica", r.log.o.Replica)
 	e.AddString("alarm", r.Alarm)
 	text(e, "what", a.what)
 	if r.Agent.ID != "" {

@@ -10,25 +10,36 @@ import (
 
 // Layout says how a line is laid out for people.
 type Layout struct {
-	Width  int  // of the terminal, in columns; 0: lines are never cut
-	Colour bool // for a terminal that has it
-	Dates  bool // the day stands before the time
+	Width   int  // of the terminal, in columns; 0: lines are never cut
+	Colour  bool // for a terminal that has it
+	Dates   bool // the day stands before the time
+	Replica bool // several have written: whose line it is, where there is room
 }
 
 // widths are those of the columns; 0 leaves one out.
-type widths struct{ who, human, what int }
+type widths struct{ replica, who, human, what int }
+
+// replicaWidth is that of a replica's id.
+const replicaWidth = 10
 
 // columns chooses what a terminal has room for.
 func (l Layout) columns() widths {
 	switch {
 	case l.Width == 0 || l.Width >= 150:
-		return widths{24, 20, 40}
+		return widths{l.replica(), 24, 20, 40}
 	case l.Width >= 110:
-		return widths{16, 16, 34}
+		return widths{l.replica(), 16, 16, 34}
 	case l.Width >= 80:
-		return widths{12, 0, 30}
+		return widths{0, 12, 0, 30}
 	}
-	return widths{0, 0, max(l.Width-22, 10)}
+	return widths{0, 0, 0, max(l.Width-22, 10)}
+}
+
+func (l Layout) replica() int {
+	if l.Replica {
+		return replicaWidth
+	}
+	return 0
 }
 
 // Line is the exchange in one line: when, what was decided, who for whom, what on
@@ -52,7 +63,7 @@ func (x Exchange) Line(l Layout) string {
 	for _, c := range []struct {
 		text  string
 		width int
-	}{{x.who(), w.who}, {orDash(d.Human.Name()), w.human}, {x.what(), w.what}} {
+	}{{orDash(d.Replica), w.replica}, {x.who(), w.who}, {orDash(d.Human.Name()), w.human}, {x.what(), w.what}} {
 		if c.width > 0 {
 			cells = append(cells, l.cell(c.text, c.width))
 			room -= c.width + 2

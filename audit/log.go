@@ -44,6 +44,9 @@ type Options struct {
 	MaxAge  time.Duration
 	// Keep is how many ended segments are kept; zero keeps all.
 	Keep int
+	// Replica is the id of the program that writes it, which each decision and alarm
+	// names; none where it is empty.
+	Replica string
 	// Notice is told in words of what an operator should know: a torn line set
 	// aside, a log that vanished or came back. It may be nil.
 	Notice func(message string)

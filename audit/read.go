@@ -17,6 +17,7 @@ type Event struct {
 	Time        time.Time       `json:"time"`
 	ID          string          `json:"id"`
 	Event       string          `json:"event"` // "decision", "outcome" or "alarm"
+	Replica     string          `json:"replica"`
 	Agent       EventAgent      `json:"agent"`
 	Human       EventHuman      `json:"human"`
 	Session     string          `json:"session"`

@@ -166,6 +166,7 @@ func (r *decisionEvent) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddTime("time", r.Arrived)
 	e.AddString("id", r.ID)
 	e.AddString("event", "decision")
+	text(e, "replica", r.log.o.Replica)
 	if r.Agent.ID != "" {
 		object(e, "agent", (*agentObject)(r))
 	}

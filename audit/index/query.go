@@ -23,6 +23,8 @@ type Query struct {
 	Group []string
 	// NoIndex reads all lines.
 	NoIndex bool
+	// Workers is on how many processors it searches; 0: on all.
+	Workers int
 	// Key checks the signatures of index files; without one none is used.
 	Key Verifier
 	// Notice is told of index files that were left aside. It may be nil, and is
@@ -85,6 +87,10 @@ func Count(ctx context.Context, q Query) ([]Group, error) {
 		}
 	}
 	l.flush()
+	return sorted(all), ctx.Err()
+}
+
+func sorted(all map[string]*Group) []Group {
 	list := make([]Group, 0, len(all))
 	for _, g := range all {
 		list = append(list, *g)
@@ -92,7 +98,20 @@ func Count(ctx context.Context, q Query) ([]Group, error) {
 	slices.SortFunc(list, func(a, b Group) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), slices.Compare(a.Key, b.Key))
 	})
-	return list, ctx.Err()
+	return list
+}
+
+// Merge makes one answer of those of several logs.
+func Merge(answers ...[]Group) []Group {
+	all := map[string]*Group{}
+	for _, g := range slices.Concat(answers...) {
+		if old := all[joined(g.Key)]; old != nil {
+			old.add(&g)
+		} else {
+			all[joined(g.Key)] = &g
+		}
+	}
+	return sorted(all)
 }
 
 // count adds one exchange to its group.
@@ -128,6 +147,8 @@ func Value(x *audit.Exchange, field string) string {
 		return x.Decision.Time.Local().Format(hourForm)
 	case "human":
 		return x.Decision.Human.Name()
+	case "replica":
+		return x.Decision.Replica
 	case "status", "error":
 		if x.Outcome == nil {
 			return ""
@@ -190,7 +211,7 @@ func search(ctx context.Context, q *Query) func(yield func(*found) bool) {
 		defer workers.Wait()
 		defer cancel()
 		next := make(chan int)
-		for range runtime.GOMAXPROCS(0) {
+		for range cmp.Or(q.Workers, runtime.GOMAXPROCS(0)) {
 			workers.Go(func() {
 				for i := range next {
 					slots[i] <- w.look(pieces[i])

@@ -232,6 +232,7 @@ func ocsfOutcome(v object, d, outcome *audit.Event) {
 // unmapped is what OCSF has no place for.
 func unmapped(d *audit.Event) object {
 	u := object{}
+	set(u, "replica", d.Replica)
 	set(u, "alarm", d.Alarm)
 	set(u, "purpose", d.Purpose)
 	set(u, "agent_owner", d.Agent.Owner)

@@ -53,6 +53,7 @@ func Decision(line []byte, e *audit.Event) map[string]any {
 		"labels": object{"app": "chaperone"}, "decision_id": e.ID, "path": "chaperone/decision", "input": input, "result": result,
 		"timestamp": e.Time.UTC().Format(time.RFC3339Nano),
 	}
+	set(v["labels"].(object), "replica", e.Replica)
 	set(v, "requested_by", e.Request.Client)
 	if e.Decision.Policy != "" {
 		v["bundles"] = object{"chaperone": object{"revision": e.Decision.Policy}}

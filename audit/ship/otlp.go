@@ -165,6 +165,9 @@ func attributes(e *audit.Event) []*common.KeyValue {
 			}
 		}
 	}
+	if e.Replica != "" {
+		list = append(list, textAttribute("chaperone.replica", e.Replica))
+	}
 	if e.Event == "outcome" {
 		list = append(list, numberAttribute("http.response.status_code", int64(e.Outcome.Status)))
 		if e.Outcome.Error != "" {

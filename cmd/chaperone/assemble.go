@@ -23,6 +23,7 @@ import (
 	"chaperone/audit/ship"
 	"chaperone/certs"
 	"chaperone/cmd/chaperone/admin"
+	"chaperone/cmd/chaperone/peers"
 	"chaperone/cmd/chaperone/problem"
 	"chaperone/cmd/chaperone/settings"
 	"chaperone/credential"
@@ -60,6 +61,8 @@ type road struct {
 	started   time.Time
 	listening atomic.Pointer[[]netip.AddrPort]
 	address   string
+	identity  peers.Identity // by which replicas know each other
+	door      string         // where other replicas read this one's log; empty: nowhere
 
 	counting   atomic.Pointer[opa.Engine] // the one in the gate, for the metrics
 	background background
@@ -155,6 +158,9 @@ func (r *road) openState(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if r.identity, err = peers.NewIdentity(key.Bytes()); err != nil {
+		return err
+	}
 	if err := r.share(ctx, key); err != nil {
 		return err
 	}
@@ -167,7 +173,7 @@ func (r *road) openState(ctx context.Context) error {
 	}
 	l := r.s.Log
 	r.log, err = audit.Open(audit.Options{
-		Path: l.Path, Sync: l.Sync, MaxSize: l.MaxSize, MaxAge: l.MaxAge, Keep: l.Keep,
+		Path: l.Path, Sync: l.Sync, MaxSize: l.MaxSize, MaxAge: l.MaxAge, Keep: l.Keep, Replica: r.shared.id,
 		Notice: func(message string) { r.logger.Warn("decision log", "notice", message) },
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"chaperone/audit"
 	"chaperone/cmd/chaperone/admin"
+	"chaperone/cmd/chaperone/peers"
 	"chaperone/cmd/chaperone/problem"
 	"chaperone/cmd/chaperone/settings"
 )
@@ -125,58 +126,66 @@ func (a *app) logPath() (string, error) {
 
 func (a *app) logTail() *cobra.Command {
 	var s selection
+	var r whose
 	var follow, wide bool
 	var lines int
 	c := &cobra.Command{
 		Use: "tail", Short: "Print the last requests, one line each", Args: noArguments,
-		Long: `Print the last requests, one line each, and with -f those that come, as they end.
-Lines are cut to the terminal unless --wide is given or they go elsewhere; NO_COLOR
-leaves colours out. --json prints the log's own lines.`,
+		Long: `Print the last requests, one line each, and with -f those that come, as they end: of all
+replicas that share the store. Lines are cut to the terminal unless --wide is given or
+they go elsewhere; NO_COLOR leaves colours out. --json prints the log's own lines.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			f, err := s.filter(time.Now())
 			if err != nil {
 				return err
 			}
-			if lines < 0 {
-				return problem.Misuse("a number of lines is not negative", "-n 0 prints only what comes")
+			if lines < 0 || lines > peers.MaxLines {
+				return problem.Misuse(fmt.Sprintf("-n %d is not between 0 and %d", lines, peers.MaxLines), "-n 0 prints only what comes; `chaperone log query` prints all")
 			}
-			path, err := a.logPath()
+			l, err := a.logs(c.Context(), &r)
 			if err != nil {
 				return err
 			}
-			list, last, err := audit.Latest(path, lines, f)
-			if err != nil {
-				return err
-			}
-			var open []audit.Exchange
-			if follow {
-				list, open = parted(list)
-			}
-			l := a.layout(wide)
-			l.Dates = len(list) > 0 && !sameDay(list[0].Decision.Time, time.Now())
-			if err := a.printExchanges(c.Context(), each(list), l); err != nil || !follow {
-				return err
-			}
-			return a.printExchanges(c.Context(), audit.FollowAfter(c.Context(), path, last, open, f), l)
+			q := peers.Wanted(&f)
+			q.Lines = lines
+			return a.tail(c.Context(), l, q, follow, wide)
 		},
 	}
 	s.flags(c)
+	r.flags(c)
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")
 	c.Flags().IntVarP(&lines, "lines", "n", 10, "how many")
 	c.Flags().BoolVar(&wide, "wide", false, "cut no line")
 	return c
 }
 
-// parted takes those apart that have not ended.
-func parted(list []audit.Exchange) (ended, open []audit.Exchange) {
-	for _, x := range list {
-		if x.Outcome == nil && !x.Decision.IsAlarm() {
-			open = append(open, x)
-			continue
+func (a *app) tail(ctx context.Context, l *logs, q peers.Question, follow, wide bool) error {
+	layout := a.layout(wide)
+	layout.Replica = len(l.list) > 1
+	begun := false
+	print := func(list []audit.Exchange) error {
+		if !begun && len(list) > 0 {
+			layout.Dates = !sameDay(list[0].Decision.Time, time.Now())
 		}
-		ended = append(ended, x)
+		begun = true
+		layout.Replica = len(l.list) > 1
+		return a.printExchanges(ctx, each(list), layout)
 	}
-	return ended, open
+	if follow {
+		return l.follow(ctx, q, print)
+	}
+	q.Ask = peers.Latest
+	var all []audit.Exchange
+	for x, err := range l.exchanges(ctx, q) {
+		if err != nil {
+			return err
+		}
+		all = append(all, x)
+	}
+	if err := print(all[max(len(all)-q.Lines, 0):]); err != nil {
+		return err
+	}
+	return l.whole()
 }
 
 func sameDay(a, b time.Time) bool {

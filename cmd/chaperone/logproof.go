@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,11 +9,13 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"chaperone/audit"
 	"chaperone/audit/proof"
+	"chaperone/cmd/chaperone/peers"
 	"chaperone/cmd/chaperone/problem"
 	"chaperone/cmd/chaperone/settings"
 )
@@ -176,43 +179,55 @@ func (a *app) checkProof(o *sounding) error {
 }
 
 func (a *app) logProve() *cobra.Command {
-	return &cobra.Command{
+	var r whose
+	c := &cobra.Command{
 		Use: "prove ID", Short: "Print a proof that the lines of one request are in the log", Args: arguments("ID"),
 		Long: `Print a proof, as C2SP tlog-proof has it, that the decision and the outcome of one
 request are in the log under its newest signed checkpoint. It holds both lines; log verify
---proof checks it anywhere with the log's public key.`,
+--proof checks it anywhere with the public key of that replica's log.`,
 		Example: "  chaperone log prove 01K4… > case-17.proof",
 		RunE: func(c *cobra.Command, args []string) error {
-			s, err := a.logSettings()
+			l, err := a.logs(c.Context(), &r)
 			if err != nil {
 				return err
 			}
-			x, err := a.find(c.Context(), s, args[0])
+			x, err := l.find(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			public, err := a.publicKey("", a.settings)
-			if err != nil {
-				return err
-			}
-			for _, e := range []*audit.Event{x.Decision, x.Outcome} {
-				if e == nil {
-					continue
-				}
-				text, err := proof.Prove(s.Log.Path, public, e.Seq, e.Raw)
-				if errors.Is(err, proof.ErrUnsigned) {
-					return problem.Failure(err, fmt.Sprintf("a running proxy signs every %v (log.checkpoints), and when it stops", s.Log.Checkpoints.Every))
-				}
-				if err != nil {
-					return problem.Failure(err, "run `chaperone log verify`")
-				}
-				if _, err := a.stdout.Write(text); err != nil {
-					return err
-				}
-			}
-			return nil
+			return a.prove(c.Context(), l, x)
 		},
 	}
+	r.flags(c)
+	return c
+}
+
+// prove prints the proofs of an exchange, made where its log is.
+func (a *app) prove(ctx context.Context, l *logs, x *audit.Exchange) error {
+	d := x.Decision
+	q := peers.Wanted(&audit.Filter{ID: d.ID, Since: d.Time, Until: d.Time.Add(time.Microsecond)})
+	q.Ask = peers.Prove
+	for _, o := range l.list {
+		proved := false
+		for p, err := range o.ask(ctx, q) {
+			switch {
+			case err != nil && strings.Contains(err.Error(), proof.ErrUnsigned.Error()):
+				return problem.Failure(err, "a running proxy signs every minute (log.checkpoints.every), and when it stops")
+			case err != nil:
+				return problem.Failure(err, "run `chaperone log verify` where the log is")
+			case p.Note != "":
+				l.note(p.Note)
+			}
+			if _, err := io.WriteString(a.stdout, p.Proof); err != nil {
+				return err
+			}
+			proved = proved || p.Proof != ""
+		}
+		if proved {
+			return nil
+		}
+	}
+	return fmt.Errorf("proving %s: its lines were found, and are gone", d.ID)
 }
 
 func (a *app) logKey() *cobra.Command {

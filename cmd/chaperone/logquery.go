@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -19,6 +17,7 @@ import (
 	"chaperone/audit"
 	"chaperone/audit/index"
 	"chaperone/audit/proof"
+	"chaperone/cmd/chaperone/peers"
 	"chaperone/cmd/chaperone/problem"
 	"chaperone/cmd/chaperone/settings"
 )
@@ -39,12 +38,14 @@ type questions struct {
 func (a *app) logQuery() *cobra.Command {
 	var s selection
 	var q questions
+	var r whose
 	c := &cobra.Command{
 		Use: "query", Short: "Find requests, or count them by what they have in common", Args: noArguments,
 		Long: `Find all requests that match every flag given, or count them with --group-by. A
 pattern ends in *. Segments that are rotated and packed are searched too, by their index
 where they have one: an index that is not sound is left aside, which is told, and the
-lines themselves are read.`,
+lines themselves are read. Where replicas share a store all of them are asked; where one
+does not answer the exit code is 1.`,
 		Example: `  chaperone log query --resource acme/web --on '14 March' --group-by human,agent,action
   chaperone log query --human alice@acme.com --result deny --since monday
   chaperone log query --action 'github:*' --since 2026-03-01 --until 2026-04-01 --format csv`,
@@ -56,16 +57,17 @@ lines themselves are read.`,
 			if err != nil {
 				return err
 			}
-			set, err := a.logSettings()
+			l, err := a.logs(c.Context(), &r)
 			if err != nil {
 				return err
 			}
-			return a.ask(c.Context(), set, f, &q)
+			return a.ask(c.Context(), l, &f, &q)
 		},
 	}
 	s.flags(c)
+	r.flags(c)
 	flags := c.Flags()
-	flags.StringSliceVar(&q.group, "group-by", nil, "count by these `FIELDS`: "+strings.Join(index.Groupable(), ","))
+	flags.StringSliceVar(&q.group, "group-by", nil, "count by these `FIELDS`: "+strings.Join(groupable(), ","))
 	flags.StringVar(&q.format, "format", "table", "`table|json|csv`")
 	flags.IntVar(&q.limit, "limit", 0, "print at most so many; 0: all")
 	flags.BoolVar(&q.noIndex, "no-index", false, "read every line, whatever the index says")
@@ -77,8 +79,8 @@ func (q *questions) check() error {
 		return problem.Misuse(fmt.Sprintf("format %q is not known", q.format), "use table, json or csv")
 	}
 	for _, name := range q.group {
-		if !slices.Contains(index.Groupable(), name) {
-			return problem.Misuse(fmt.Sprintf("there is no field %q to group by", name), "use "+strings.Join(index.Groupable(), ", "))
+		if !slices.Contains(groupable(), name) {
+			return problem.Misuse(fmt.Sprintf("there is no field %q to group by", name), "use "+strings.Join(groupable(), ", "))
 		}
 	}
 	if q.limit < 0 {
@@ -87,52 +89,38 @@ func (q *questions) check() error {
 	return nil
 }
 
-// ask asks the log and prints the answer.
-func (a *app) ask(ctx context.Context, s *settings.Settings, f audit.Filter, q *questions) error {
+// groupable are the fields by which to count: those of the index, and whose log it is.
+func groupable() []string { return append(index.Groupable(), "replica") }
+
+// ask asks the logs and prints the answer, which is an error where it is not whole.
+func (a *app) ask(ctx context.Context, l *logs, f *audit.Filter, q *questions) error {
 	if a.json {
 		q.format = "json"
 	}
-	query, err := a.query(s, f)
-	if err != nil {
-		return err
-	}
-	query.Group, query.NoIndex = q.group, q.noIndex
+	question := peers.Wanted(f)
+	question.Ask, question.Group, question.NoIndex = peers.List, q.group, q.noIndex
 	if q.group != nil {
-		groups, err := index.Count(ctx, query)
+		question.Ask = peers.Count
+		groups, err := l.count(ctx, question)
 		if err != nil {
 			return err
 		}
 		if q.limit > 0 && len(groups) > q.limit {
 			groups = groups[:q.limit]
 		}
-		return a.printGroups(groups, q)
+		return cmp.Or(a.printGroups(groups, q), l.whole())
 	}
-	list := index.List(ctx, query)
+	list := l.exchanges(ctx, question)
 	if q.limit > 0 {
 		list = first(list, q.limit)
 	}
 	if q.format == "csv" {
-		return printCSV(a.stdout, list)
+		return cmp.Or(printCSV(a.stdout, list), l.whole())
 	}
 	a.json = q.format == "json"
-	l := a.layout(false)
-	l.Dates = true
-	return a.printExchanges(ctx, list, l)
-}
-
-// query is a question about the log of these settings, with the key by which the
-// index is checked where there is one.
-func (a *app) query(s *settings.Settings, f audit.Filter) (index.Query, error) {
-	q := index.Query{Path: s.Log.Path, Filter: f, Notice: func(m string) { fmt.Fprintf(a.stderr, "chaperone: note: %s\n", m) }}
-	public, err := proof.LoadPublic(proof.PublicFile(logKeyFile(s)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return q, nil // no index was ever made
-	}
-	if err != nil {
-		return q, problem.Failure(err, "--no-index reads the lines themselves")
-	}
-	q.Key = public
-	return q, nil
+	layout := a.layout(false)
+	layout.Dates, layout.Replica = true, len(l.list) > 1
+	return cmp.Or(a.printExchanges(ctx, list, layout), l.whole())
 }
 
 // counted is a group as it is printed in JSON.
@@ -209,7 +197,7 @@ func cells(texts []string) []string {
 }
 
 // csvFields are the columns of a list of requests.
-var csvFields = [...]string{"agent", "instance", "human", "session", "action", "access", "resource", "method", "host", "path", "result", "alarm", "status", "error", "credential", "policy"}
+var csvFields = [...]string{"agent", "instance", "human", "session", "action", "access", "resource", "method", "host", "path", "result", "alarm", "status", "error", "credential", "policy", "replica"}
 
 func printCSV(to io.Writer, list func(func(audit.Exchange, error) bool)) error {
 	w := csv.NewWriter(to)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,9 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"chaperone/audit"
-	"chaperone/audit/index"
+	"chaperone/cmd/chaperone/peers"
 	"chaperone/cmd/chaperone/problem"
-	"chaperone/cmd/chaperone/settings"
 )
 
 // near is how long before and after a request its session is looked at.
@@ -23,67 +23,74 @@ const near = 10 * time.Minute
 const nearby = 5
 
 func (a *app) logShow() *cobra.Command {
-	return &cobra.Command{
+	var r whose
+	c := &cobra.Command{
 		Use: "show ID", Short: "Show the whole story of one request", Args: arguments("ID"),
 		Long: `Show the whole story of one request: who made it for whom, by which delegation, what
 was decided by which policy and why, how it ended, and what its session did just before
-and after. --json prints the lines of the log.`,
+and after, on whichever replica. --json prints the lines of the log.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			s, err := a.logSettings()
+			l, err := a.logs(c.Context(), &r)
 			if err != nil {
 				return err
 			}
-			x, err := a.find(c.Context(), s, args[0])
+			x, err := l.find(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			if a.json {
 				return a.printRaw(x)
 			}
-			around, err := a.around(c.Context(), s, x)
+			around, err := l.around(c.Context(), x)
 			if err != nil {
 				return err
 			}
-			return a.tell(x, around)
+			return cmp.Or(a.tell(x, around, len(l.list) > 1), l.whole())
 		},
 	}
+	r.flags(c)
+	return c
 }
 
 // find finds the exchange of an id. The id says when it was: there it is looked for
 // first.
-func (a *app) find(ctx context.Context, s *settings.Settings, id string) (*audit.Exchange, error) {
+func (l *logs) find(ctx context.Context, id string) (*audit.Exchange, error) {
 	spans := []audit.Filter{{ID: id}}
 	if at, ok := audit.Moment(id); ok {
 		spans = []audit.Filter{{ID: id, Since: at.Add(-time.Second), Until: at.Add(time.Second)}, {ID: id}}
 	}
 	for _, f := range spans {
-		q, err := a.query(s, f)
-		if err != nil {
-			return nil, err
-		}
-		for x, err := range index.List(ctx, q) {
+		q := peers.Wanted(&f)
+		q.Ask = peers.List
+		for x, err := range l.exchanges(ctx, q) {
 			if err != nil {
 				return nil, err
 			}
 			return &x, nil
 		}
 	}
-	return nil, problem.Failure(fmt.Errorf("no record %s in %s", id, s.Log.Path), "the id is in the answer's Chaperone-Decision header and in `chaperone log tail --json`")
+	where := "the log"
+	if l.s != nil {
+		where = l.s.Log.Path
+	}
+	if len(l.list) > 1 {
+		where = fmt.Sprintf("the logs of %d replicas", len(l.list))
+	}
+	var err error = problem.Failure(fmt.Errorf("no record %s in %s", audit.Printable(id), where), "the id is in the answer's Chaperone-Decision header and in `chaperone log tail --json`")
+	return nil, cmp.Or(l.whole(), err)
 }
 
 // around returns what the session did near an exchange.
-func (a *app) around(ctx context.Context, s *settings.Settings, x *audit.Exchange) ([]audit.Exchange, error) {
+func (l *logs) around(ctx context.Context, x *audit.Exchange) ([]audit.Exchange, error) {
 	d := x.Decision
 	if d.Session == "" {
 		return nil, nil
 	}
-	q, err := a.query(s, audit.Filter{Session: d.Session, Since: d.Time.Add(-near), Until: d.Time.Add(near)})
-	if err != nil {
-		return nil, err
-	}
+	q := peers.Wanted(&audit.Filter{Session: d.Session, Since: d.Time.Add(-near), Until: d.Time.Add(near)})
+	q.Ask = peers.List
 	var list []audit.Exchange
 	after := -1
-	for o, err := range index.List(ctx, q) {
+	for o, err := range l.exchanges(ctx, q) {
 		if err != nil {
 			return nil, err
 		}
@@ -103,15 +110,16 @@ func (a *app) around(ctx context.Context, s *settings.Settings, x *audit.Exchang
 }
 
 // tell prints the story.
-func (a *app) tell(x *audit.Exchange, around []audit.Exchange) error {
+func (a *app) tell(x *audit.Exchange, around []audit.Exchange, several bool) error {
 	d := x.Decision
 	l := a.layout(false)
-	l.Dates = true
+	l.Dates, l.Replica = true, several
 	fmt.Fprintln(a.stdout, x.Line(l))
 	fmt.Fprintln(a.stdout)
 	if err := a.print(nil, func(w io.Writer) {
 		field(w, "id", d.ID)
 		field(w, "time", d.Time.Local().Format("Monday 2 January 2006, 15:04:05.000 MST"))
+		field(w, "replica", d.Replica)
 		field(w, "agent", join(d.Agent.ID, "instance", d.Agent.Instance, "answered for by", d.Agent.Owner))
 		field(w, "human", join(d.Human.Name(), "subject", d.Human.Sub, "of", d.Human.Iss))
 		field(w, "session", join(d.Session, "delegated for", d.Purpose))

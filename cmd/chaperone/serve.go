@@ -88,6 +88,7 @@ type running struct {
 	r       *road
 	admin   *admin.Server
 	metrics *http.Server
+	door    *door // nil: there is none
 	cancel  context.CancelFunc
 	watched chan struct{}
 	failed  chan error
@@ -114,11 +115,15 @@ func (r *road) start(ctx context.Context) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
+	door, err := r.openDoor(give)
+	if err != nil {
+		return nil, err
+	}
 	if err := r.join(ctx); err != nil {
 		give(nil, err)
 		return nil, err
 	}
-	up := &running{r: r, failed: make(chan error, 3), watched: make(chan struct{})}
+	up := &running{r: r, door: door, failed: make(chan error, 4), watched: make(chan struct{})}
 	if r.s.Metrics != "" {
 		ln, err := give(net.Listen("tcp", r.s.Metrics))
 		if err != nil {
@@ -134,10 +139,13 @@ func (r *road) start(ctx context.Context) (*running, error) {
 		App:       r.app,
 		Directory: r.directory, Vault: r.vault, Catalogue: func() *action.Catalogue { return r.catalogue.Load() },
 		Metrics: r.metrics.Handler(), Unready: r.unready, Logger: r.logger, Status: r.status, Reload: r.reload, Stages: admin.Stages{Promote: r.promote, Rollback: r.rollback}, Flush: r.log.Flush, ProxyURL: r.proxyURL,
-		Replicas: r.shared.registry.List, Confirm: r.confirm,
+		Replicas: r.shared.registry.List, Confirm: r.confirm, AskLog: r.askLog,
 	})
 	go up.serve(func() error { return up.admin.Serve(socket) })
 	go up.serve(func() error { return r.server.Serve(agents) })
+	if door != nil {
+		go up.serve(door.serve)
+	}
 	watch, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	up.cancel = cancel
 	go up.watch(watch)
@@ -164,6 +172,9 @@ func (u *running) stop() error {
 	u.cancel()
 	<-u.watched
 	err := u.admin.Close()
+	if u.door != nil {
+		err = errors.Join(err, u.door.Close())
+	}
 	if u.metrics != nil {
 		err = errors.Join(err, u.metrics.Close())
 	}

@@ -237,7 +237,7 @@ func (r *road) confirm(ctx context.Context) ([]replica.Ack, error) {
 func (r *road) self() replica.Status {
 	host, _ := os.Hostname() // it is shown only
 	s := replica.Status{
-		ID: r.shared.id, Host: host, PID: os.Getpid(), Listen: r.address, Version: version(), Policy: r.gate.Revision(),
+		ID: r.shared.id, Host: host, PID: os.Getpid(), Listen: r.address, Log: r.door, Version: version(), Policy: r.gate.Revision(),
 		Config: configDigest(r.s), Started: r.started.UTC(), Skew: r.shared.skew(), Draining: r.shared.draining.Load(),
 	}
 	if r.ca != nil {

@@ -79,6 +79,7 @@ func assembleFleet(t *testing.T, n int, redisAddr string, stale time.Duration, u
 		must(t, os.Mkdir(dir, 0o700))
 		p, err := testkit.Start(t.Context(), testkit.ProgramOptions{
 			Bin: bin, Dir: dir, Resolve: map[string]string{"acme.example.com": f.service.Addr()}, Roots: ca.PEM(), Grants: fleetGrants,
+			Log:    ", peers: 127.0.0.1:0",
 			Config: fmt.Sprintf("%sstore: %s\nstore_stale: %v\nkey: {file: ../key}\nca: {cert: ../ca.pem, key: ../ca.key}\ndrain: 2s\n", fleetServices, url(way), stale),
 		})
 		must(t, err)

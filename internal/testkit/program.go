@@ -45,6 +45,7 @@ type ProgramOptions struct {
 	Roots   []byte            // PEM of the CA that the stand-ins are under
 	Grants  string            // the policy's grants.yaml; empty: what ships
 	Config  string            // more of config.yaml, as text
+	Log     string            // more of its log:, as text
 }
 
 // Program is a `chaperone serve` process, driven from outside as people drive it.
@@ -102,7 +103,7 @@ func (p *Program) configure() error {
 		return fmt.Errorf("writing policy: %w", err)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "listen: %s\nadmin: unix:admin.sock\nstate: state\npolicy: {path: rego}\nlog: {path: state/decisions.jsonl}\n", p.Addr)
+	fmt.Fprintf(&b, "listen: %s\nadmin: unix:admin.sock\nstate: state\npolicy: {path: rego}\nlog: {path: state/decisions.jsonl%s}\n", p.Addr, p.o.Log)
 	fmt.Fprintf(&b, "upstream:\n  allow_private: [127.0.0.0/8]\n  roots: [roots.pem]\n  resolve:\n")
 	for host, to := range p.o.Resolve {
 		fmt.Fprintf(&b, "    %s: %s\n", host, to)

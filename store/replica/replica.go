@@ -23,6 +23,7 @@ type Status struct {
 	Host     string        `json:"host"`
 	PID      int           `json:"pid"`
 	Listen   string        `json:"listen"`
+	Log      string        `json:"log,omitzero"` // where it answers other replicas' questions about its log
 	Version  string        `json:"version"`
 	Policy   string        `json:"policy"` // revision in force
 	Config   string        `json:"config"` // digest of what should be the same everywhere

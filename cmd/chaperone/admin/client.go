@@ -36,17 +36,16 @@ func NewClient(path string) *Client {
 // call sends in, unless it is nil, and decodes the answer into out. An error of the
 // proxy comes back as the [*problem.Problem] that it sent.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
-	var body io.Reader
+	var body []byte
 	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
 			return fmt.Errorf("asking the proxy: %w", err)
 		}
-		body = bytes.NewReader(b)
 	}
-	r, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, body)
+	r, err := c.request(ctx, method, path, body)
 	if err != nil {
-		return fmt.Errorf("asking the proxy: %w", err)
+		return err
 	}
 	resp, err := c.http.Do(r)
 	if err != nil {
@@ -64,6 +63,18 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		return fmt.Errorf("reading the proxy's answer: %w", err)
 	}
 	return nil
+}
+
+func (c *Client) request(ctx context.Context, method, path string, body []byte) (*http.Request, error) {
+	var reader io.Reader
+	if body != nil {
+		reader = bytes.NewReader(body)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, reader)
+	if err != nil {
+		return nil, fmt.Errorf("asking the proxy: %w", err)
+	}
+	return r, nil
 }
 
 // ask is call with the answer as its result.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -43,6 +44,8 @@ type Options struct {
 	ProxyURL func(agent, token string) string
 	// Replicas lists those that share the store, with this one.
 	Replicas func() []replica.Status
+	// AskLog sends a question to the log of another replica and returns its answer.
+	AskLog func(ctx context.Context, replica string, question []byte) (io.ReadCloser, error)
 	// Confirm asks all replicas whether they have taken over what was changed, and
 	// waits for them some time.
 	Confirm func(context.Context) ([]replica.Ack, error)
@@ -79,6 +82,7 @@ func New(o Options) *Server {
 	mux.Handle("POST /v1/sessions/{id}/heartbeat", answer(s.heartbeat))
 	mux.Handle("POST /v1/revoke", answer(s.revoke))
 	mux.Handle("GET /v1/replicas", answer(s.replicas))
+	mux.HandleFunc("POST /v1/replicas/{id}/log", s.askLog)
 	mux.Handle("GET /v1/humans", answer(s.humans))
 	mux.Handle("POST /v1/humans/suspend", answer(s.suspendHuman))
 	mux.Handle("POST /v1/humans/resume", answer(s.resumeHuman))
@@ -149,6 +153,9 @@ func (n *noted) WriteHeader(status int) {
 	n.status = status
 	n.ResponseWriter.WriteHeader(status)
 }
+
+// Unwrap is for [http.ResponseController].
+func (n *noted) Unwrap() http.ResponseWriter { return n.ResponseWriter }
 
 // answer decodes the request's body into In where it has one, and encodes what f
 // returns or its error as a problem.

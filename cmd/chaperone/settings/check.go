@@ -92,6 +92,12 @@ func (c *check) settings(s *Settings) {
 	if s.Log.MaxSize < 0 || s.Log.MaxAge < 0 || s.Log.Keep < 0 {
 		c.fault(at("log"), "max_size, max_age and keep must not be negative")
 	}
+	if s.Log.Peers != "" {
+		c.address(at("log", "peers"), s.Log.Peers)
+		if s.Store == "bolt" {
+			c.fault(at("log", "peers"), "there are no other replicas with store: bolt")
+		}
+	}
 	if p := s.Log.Checkpoints; p.Every < 0 || p.Lines < 0 {
 		c.fault(at("log", "checkpoints"), "every and lines must not be negative")
 	}

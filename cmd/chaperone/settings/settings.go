@@ -103,6 +103,7 @@ type Log struct {
 	MaxAge  time.Duration `yaml:"max_age"`
 	Keep    int           `yaml:"keep"`
 	Pack    bool          `yaml:"pack"`
+	Peers   string        `yaml:"peers"` // HOST:PORT at which other replicas read it; empty: they do not
 
 	Checkpoints Checkpoints `yaml:"checkpoints"`
 }
