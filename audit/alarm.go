@@ -41,7 +41,6 @@ func (a *alarmEvent) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddTime("time", r.Arrived)
 	e.AddString("id", r.ID)
 	e.AddString("event", "alarm")
-	text(e, "replica", r.log.o.Replica)
 	e.AddString("alarm", r.Alarm)
 	text(e, "what", a.what)
 	if r.Agent.ID != "" {
@@ -63,5 +62,6 @@ func (a *alarmEvent) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	if r.Credential != (Credential{}) {
 		object(e, "credential", (*credentialObject)(&r.Credential))
 	}
+	text(e, "replica", r.log.o.Replica)
 	return nil
 }

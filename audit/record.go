@@ -166,7 +166,6 @@ func (r *decisionEvent) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddTime("time", r.Arrived)
 	e.AddString("id", r.ID)
 	e.AddString("event", "decision")
-	text(e, "replica", r.log.o.Replica)
 	if r.Agent.ID != "" {
 		object(e, "agent", (*agentObject)(r))
 	}
@@ -197,6 +196,7 @@ func (r *decisionEvent) MarshalLogObject(e zapcore.ObjectEncoder) error {
 		object(e, "credential", (*credentialObject)(&r.Credential))
 	}
 	text(e, "alarm", r.Alarm)
+	text(e, "replica", r.log.o.Replica)
 	return nil
 }
 
