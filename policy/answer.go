@@ -20,8 +20,11 @@ type Answer struct {
 	Result      Result
 	Reasons     []string       // sentences for people
 	Obligations map[string]any // what must be done along with an allow; unknown names deny
-	Revision    string         // of the policy that answered
-	Shadow      *Answer        // of the policy in the shadow, where it differs
+	// Each has the obligations that come with each of Question.Actions, where there are
+	// several: what one action takes of limits is taken for it alone.
+	Each     []map[string]any
+	Revision string  // of the policy that answered
+	Shadow   *Answer // of the policy in the shadow, where it differs
 }
 
 // Engine evaluates questions. Implementations are safe for concurrent use and

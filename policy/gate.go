@@ -116,6 +116,7 @@ func (g *Gate) ask(ctx context.Context, e Engine, q *Question) (Answer, error) {
 		if merr := merge(&all, a); merr != nil {
 			return Answer{Result: Deny, Reasons: []string{merr.Error()}, Revision: a.Revision}, fmt.Errorf("%w: %w", ErrDenied, merr)
 		}
+		all.Each = append(all.Each, a.Obligations)
 	}
 	return all, asked
 }
@@ -154,8 +155,9 @@ func (g *Gate) unmet(obligations map[string]any) string {
 	return ""
 }
 
-// merge adds the answer about one action to the answer about all. Obligations
-// of one name must agree: there is no telling which of two would do.
+// merge adds the answer about one action to the answer about all. Limits and reports of
+// all actions add up; other obligations of one name must agree: there is no telling
+// which of two would do.
 func merge(all *Answer, one Answer) error {
 	if all.Result == "" {
 		all.Result = one.Result
@@ -167,7 +169,11 @@ func merge(all *Answer, one Answer) error {
 		}
 	}
 	for name, v := range one.Obligations {
-		if old, ok := all.Obligations[name]; ok && fmt.Sprint(old) != fmt.Sprint(v) {
+		old, ok := all.Obligations[name]
+		if name == "limits" || name == "report" {
+			v, ok = union(old, v), false
+		}
+		if ok && fmt.Sprint(old) != fmt.Sprint(v) {
 			return fmt.Errorf("the actions of one request carry different obligations %q", name)
 		}
 		if all.Obligations == nil {
@@ -176,4 +182,21 @@ func merge(all *Answer, one Answer) error {
 		all.Obligations[name] = v
 	}
 	return nil
+}
+
+// union adds to a list what of another it does not have. What is no list is left to
+// whoever reads it.
+func union(old, more any) any {
+	a, _ := old.([]any)
+	b, ok := more.([]any)
+	if !ok {
+		return more
+	}
+	out := slices.Clone(a)
+	for _, v := range b {
+		if !slices.ContainsFunc(out, func(x any) bool { return reflect.DeepEqual(x, v) }) {
+			out = append(out, v)
+		}
+	}
+	return out
 }

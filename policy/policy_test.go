@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -77,6 +78,28 @@ func TestDecide(t *testing.T) {
 	g.Use(allows("1"))
 	if _, a, _ := g.Decide(t.Context(), question("a", "b")); strings.Join(a.Reasons, " ") != "A. B." || a.Revision != "1" {
 		t.Errorf("reasons of several: %+v", a)
+	}
+}
+
+// TestDutiesOfSeveral: limits and reports of several actions add up, and what each
+// action takes stays known.
+func TestDutiesOfSeveral(t *testing.T) {
+	rate, deletions := map[string]any{"of": "requests", "max": 5}, map[string]any{"of": "requests", "max": 1, "name": "deletions"}
+	g := Gate{Obligations: All()}
+	g.Use(&engine{answers: map[string]Answer{
+		"a": {Result: Allow, Obligations: map[string]any{"limits": []any{rate}, "report": []any{"A."}}},
+		"b": {Result: Allow, Obligations: map[string]any{"limits": []any{rate, deletions}, "report": []any{"B."}}},
+		"c": {Result: Allow},
+	}})
+	_, a, err := g.Decide(t.Context(), question("a", "b", "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(a.Obligations["limits"], a.Obligations["report"]); got != fmt.Sprint([]any{rate, deletions}, []any{"A.", "B."}) {
+		t.Errorf("together they oblige to %s", got)
+	}
+	if len(a.Each) != 3 || a.Each[0]["limits"].([]any)[0] == nil || len(a.Each[1]["limits"].([]any)) != 2 || a.Each[2] != nil {
+		t.Errorf("each obliges to %v", a.Each)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -107,14 +108,13 @@ func (x *exchange) takeLimits(d *oblige.Duties) error {
 	if x.s.o.Limits == nil {
 		return &oblige.Unmet{Name: "limits", Why: "this proxy keeps no counts"}
 	}
-	claims, err := d.Claims(&x.q)
+	claims, counted, err := x.claims(d)
 	if err != nil {
 		return err
 	}
 	if x.hold, err = x.s.o.Limits.Take(x.r.Context(), claims); err != nil {
 		return err
 	}
-	counted := d.Bytes(&x.q)
 	if len(counted) == 0 {
 		return nil
 	}
@@ -131,6 +131,39 @@ func (x *exchange) takeLimits(d *oblige.Duties) error {
 	return nil
 }
 
+// claims are what the request takes of its limits at once, and those of bytes. A request
+// that is several actions takes for each of them what comes with it; its bytes count
+// once for each limit.
+func (x *exchange) claims(d *oblige.Duties) (all, bytes []limit.Claim, err error) {
+	if len(x.q.Actions) == 0 {
+		all, err = d.Claims(&x.q)
+		return all, d.Bytes(&x.q), err
+	}
+	for i := range x.q.Actions {
+		one := x.q
+		one.Action, one.Resource = x.q.Actions[i].Action, x.q.Actions[i].Resource
+		limits, ok := x.answer.Each[i]["limits"]
+		if !ok {
+			continue
+		}
+		d, err := oblige.Read(map[string]any{"limits": limits})
+		if err != nil {
+			return nil, nil, err
+		}
+		claims, err := d.Claims(&one)
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, claims...)
+		for _, c := range d.Bytes(&one) {
+			if !slices.ContainsFunc(bytes, func(old limit.Claim) bool { return old.Key == c.Key && old.Max == c.Max }) {
+				bytes = append(bytes, c)
+			}
+		}
+	}
+	return all, bytes, nil
+}
+
 // editBody reads the request's body whole and puts the changed one in its place; its
 // framing follows.
 func (x *exchange) editBody(edit *oblige.Edit) error {
@@ -143,8 +176,12 @@ func (x *exchange) editBody(edit *oblige.Edit) error {
 	if len(x.hidden.body) > 0 {
 		return unmet("the credential stands in the body")
 	}
-	if !isJSON(x.out.Header) {
-		return unmet("the request's body is not plain JSON")
+	apply := edit.Apply
+	switch kind := bodyKind(x.out.Header); {
+	case kind == formType:
+		apply = edit.ApplyForm
+	case !isJSON(kind):
+		return unmet("the request's body is neither plain JSON nor a form")
 	}
 	for _, name := range []string{"Content-Md5", "Content-Digest", "Digest", "Repr-Digest", "X-Amz-Content-Sha256", "Signature-Input"} {
 		if len(x.out.Header[name]) > 0 {
@@ -158,7 +195,7 @@ func (x *exchange) editBody(edit *oblige.Edit) error {
 	if len(body) > maxEditedBody {
 		return unmet("the body has more than %d bytes", maxEditedBody)
 	}
-	if body, err = edit.Apply(body); err != nil {
+	if body, err = apply(body); err != nil {
 		return unmet("%v", err)
 	}
 	x.out.Body, x.out.ContentLength, x.out.Trailer, x.out.ExpectContinue = bytes.NewReader(body), int64(len(body)), nil, false
@@ -166,18 +203,22 @@ func (x *exchange) editBody(edit *oblige.Edit) error {
 	return nil
 }
 
-// isJSON reports whether a body is JSON without an encoding.
-func isJSON(h http.Header) bool {
-	kind := ""
+const formType = "application/x-www-form-urlencoded"
+
+// bodyKind is the media type of a body without an encoding, else empty.
+func bodyKind(h http.Header) (kind string) {
 	for name, values := range h {
 		switch {
 		case strings.EqualFold(name, "Content-Type") && len(values) == 1:
 			kind, _, _ = strings.Cut(strings.ToLower(values[0]), ";")
 		case strings.EqualFold(name, "Content-Encoding") && len(values) > 0 && !strings.EqualFold(values[0], "identity"):
-			return false
+			return ""
 		}
 	}
-	kind = strings.TrimSpace(kind)
+	return strings.TrimSpace(kind)
+}
+
+func isJSON(kind string) bool {
 	return kind == "application/json" || strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json")
 }
 
@@ -193,7 +234,7 @@ func (x *exchange) obligeAnswer(resp *http.Response) error {
 		}
 		return nil
 	}
-	if !isJSON(resp.Header) {
+	if !isJSON(bodyKind(resp.Header)) {
 		return fmt.Errorf("%w: it is not plain JSON", errWithheld)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxEditedAnswer+1))

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -113,6 +115,7 @@ func TestUnmetObligations(t *testing.T) {
 		"malformed":          {`{"limits": [{"of": "requests"}]}`, "application/json", `{}`, "POST", 403, "obligation_unmet"},
 		"no body":            {`{"body": {"request": {"remove": ["/a"]}}}`, "", "", "GET", 403, "obligation_unmet"},
 		"no JSON":            {`{"body": {"request": {"remove": ["/a"]}}}`, "text/plain", `{}`, "POST", 403, "obligation_unmet"},
+		"odd form":           {`{"body": {"request": {"remove": ["/a"]}}}`, "application/x-www-form-urlencoded", "a]=1", "POST", 403, "obligation_unmet"},
 		"broken JSON":        {`{"body": {"request": {"remove": ["/a"]}}}`, "application/json", `{"a":`, "POST", 403, "obligation_unmet"},
 		"no place":           {`{"body": {"request": {"set": {"/a/b": 1}}}}`, "application/json", `{}`, "POST", 403, "obligation_unmet"},
 		"credential's field": {`{"headers": {"remove": ["X-Api-Key"]}}`, "application/json", `{}`, "POST", 403, "obligation_unmet"},
@@ -196,6 +199,49 @@ func TestBudget(t *testing.T) {
 	wg.Wait()
 	if passed.Load() != most || allowed.Load() != most || refused.Load() != requests-most {
 		t.Errorf("the service saw %d; %d allowed and %d refused", passed.Load(), allowed.Load(), refused.Load())
+	}
+}
+
+// TestBatchBudget: a request that is several actions takes of limits for each of them, and
+// is refused whole when one finds nothing left.
+func TestBatchBudget(t *testing.T) {
+	d := newRoad(t, talkative(t))
+	d.obliges(`{"limits": [{"of": "requests", "per": ["agent"], "max": 5}, {"of": "requests", "per": ["action"], "max": 3}]}`)
+	part := func(i int, method string) string {
+		return fmt.Sprintf(`{"id":"%d","method":"%s","url":"/things/%d"}`, i, method, i)
+	}
+	c := d.client(false)
+	for i, tc := range []struct {
+		parts []string
+		want  int
+	}{
+		{[]string{part(1, "GET"), part(2, "GET"), part(3, "DELETE")}, 200}, // 3 of 5; 2 of 3 gets
+		{[]string{part(1, "GET"), part(2, "GET")}, 429},                    // a get too many
+		{[]string{part(1, "GET"), part(3, "DELETE")}, 200},                 // 5 of 5: what was refused took nothing
+		{[]string{part(3, "DELETE")}, 429},
+	} {
+		if status, body, _ := d.post(c, "/v1/$batch", "application/json", `{"requests":[`+strings.Join(tc.parts, ",")+`]}`); status != tc.want {
+			t.Errorf("request %d: %d, want %d: %s", i, status, tc.want, body)
+		}
+	}
+	if n := len(d.received()); n != 2 {
+		t.Errorf("the service received %d requests", n)
+	}
+}
+
+// TestFormObligations looks at the form that the service received.
+func TestFormObligations(t *testing.T) {
+	d := obliged(t, `{"body": {"request": {"remove": ["/admin"], "set": {"/metadata/team": "web"}}}, "attribution": [{"as": "footer", "at": "/text"}]}`)
+	const kind = "application/x-www-form-urlencoded; charset=utf-8"
+	status, _, _ := d.post(d.client(false), "/x", kind, "text=hi+you&admin[all]=1&channel=%23dev")
+	if status != http.StatusOK {
+		t.Fatal(status)
+	}
+	want := url.Values{"text": {"hi you\n\n---\nBy agent bot for alice@acme.com (chaperone " + d.records(1)[0].Decision.ID + ")"}, "channel": {"#dev"}, "metadata[team]": {"web"}}
+	got := d.received()[0]
+	fields, err := url.ParseQuery(string(got.Body))
+	if err != nil || !reflect.DeepEqual(fields, want) || got.Header.Get("Content-Length") != fmt.Sprint(len(got.Body)) || got.Header.Get("Content-Type") != kind {
+		t.Errorf("the service received %q, %v, %v", got.Body, got.Header, err)
 	}
 }
 

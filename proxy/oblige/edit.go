@@ -13,9 +13,9 @@ import (
 	"chaperone/policy"
 )
 
-// Edit says what to change in a JSON document, by JSON pointers (RFC 6901) in which a
-// part "*" stands for any element or member. What is not there need not be removed or
-// masked; what is to be set must have its place.
+// Edit says what to change in a JSON document or a form, by JSON pointers (RFC 6901) in
+// which a part "*" stands for any element or member. What is not there need not be
+// removed or masked; what is to be set must have its place.
 type Edit struct {
 	Remove []string                  `json:"remove"`
 	Mask   []string                  `json:"mask"` // replaced by "[masked]"
@@ -140,6 +140,24 @@ func (e *Edit) places() []string {
 	return slices.Compact(out)
 }
 
+// respelled is the place that differs from a pointer in case only: some services would
+// take what stands there for what is set.
+func (e *Edit) respelled(at string) string {
+	for _, m := range [...]map[string]string{e.append, e.labels} {
+		for p := range m {
+			if p != at && strings.EqualFold(p, at) {
+				return p
+			}
+		}
+	}
+	for p := range e.Set {
+		if p != at && strings.EqualFold(p, at) {
+			return p
+		}
+	}
+	return ""
+}
+
 // editor copies a document token by token.
 type editor struct {
 	e    *Edit
@@ -214,6 +232,9 @@ func (w *editor) object(path []string) error {
 				return err
 			}
 			continue
+		}
+		if other := w.e.respelled(pointer(below)); other != "" {
+			return fmt.Errorf("%s stands there as %s", other, pointer(below))
 		}
 		if err := w.w.WriteToken(jsontext.String(name.String())); err != nil {
 			return err
@@ -316,7 +337,7 @@ func matchesAny(patterns []string, path []string) bool {
 			return false
 		}
 		for i, part := range parts {
-			if part != "*" && part != escape.Replace(path[i]) {
+			if part != "*" && !strings.EqualFold(part, escape.Replace(path[i])) { // some services take them for one
 				return false
 			}
 		}

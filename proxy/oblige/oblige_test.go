@@ -86,6 +86,8 @@ func TestEdit(t *testing.T) {
 		"nothing":         {Edit{Remove: []string{"/x"}}, `{"b":1.50,"a":[1,{"c":null}],"é":"\u00e9"}`, `{"b":1.50,"a":[1,{"c":null}],"é":"é"}`},
 		"remove":          {Edit{Remove: []string{"/a", "/l/1", "/o/*/k"}}, `{"a":1,"l":[0,1,2],"o":[{"k":1,"v":2},{"k":3}]}`, `{"l":[0,2],"o":[{"v":2},{}]}`},
 		"mask":            {Edit{Mask: []string{"/users/*/email", "/token"}}, `{"users":[{"email":"a@b","id":1}],"token":{"x":1}}`, `{"users":[{"email":"[masked]","id":1}],"token":"[masked]"}`},
+		"other spelling":  {Edit{Remove: []string{"/admin"}}, `{"ADMIN":1,"a":2}`, `{"a":2}`},
+		"set elsewhere":   {Edit{Set: map[string]jsontext.Value{"/draft": jsontext.Value("true")}}, `{"Draft":false}`, ""},
 		"escaped":         {Edit{Mask: []string{"/a~1b"}}, `{"a\/b":1}`, `{"a/b":"[masked]"}`},
 		"set":             {Edit{Set: map[string]jsontext.Value{"/draft": jsontext.Value("true"), "/o/n": jsontext.Value("[1]")}}, `{"draft":false,"o":{}}`, `{"draft":true,"o":{"n":[1]}}`},
 		"set, no place":   {Edit{Set: map[string]jsontext.Value{"/o/n": jsontext.Value("1")}}, `{}`, ""},
