@@ -147,6 +147,14 @@ func (p *Presented) in(out *Outgoing) *use {
 	return &p.use
 }
 
+// HandleID is the id of the handle that the request presents; empty: it presents none.
+func (p *Presented) HandleID() string {
+	if p.handle == nil {
+		return ""
+	}
+	return p.handle.ID
+}
+
 // Renewable reports whether the request went out with a token that may be stale.
 func (p *Presented) Renewable() bool { return p.token != nil }
 

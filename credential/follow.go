@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"chaperone/store"
@@ -78,7 +79,7 @@ func (v *Vault) takeHandle(id string, s *storedHandle, sum [sha256.Size]byte, ve
 		}
 		return
 	}
-	h := &Handle{ID: id, Credential: s.Credential, Service: s.Service, Session: s.Session, Expires: s.Expires, Limit: s.Limit, sum: sum, version: version, round: v.round}
+	h := &Handle{ID: id, Credential: s.Credential, Service: s.Service, Session: s.Session, Expires: s.Expires, Limit: s.Limit, Of: s.Of, sum: sum, version: version, round: v.round}
 	if k != nil { // the same text once, whatever the number of handles
 		h.Credential, h.Service = k.ID, k.Service
 	}
@@ -86,6 +87,7 @@ func (v *Vault) takeHandle(id string, s *storedHandle, sum [sha256.Size]byte, ve
 		h.Session = others[0].Session
 	}
 	h.cred.Store(k)
+	h.of.Store(v.byID[s.Of])
 	v.byID[id] = h
 	v.bySession[h.Session] = append(v.bySession[h.Session], h)
 }
@@ -95,15 +97,30 @@ func (v *Vault) takeHandle(id string, s *storedHandle, sum [sha256.Size]byte, ve
 func (v *Vault) loseHandle(id string) {
 	v.mu.Lock()
 	h := v.byID[id]
+	var hit []*Handle
 	if h != nil {
 		h.revoked.Store(true)
 		h.gone.Store(true)
 		delete(v.doomed, h)
+		hit = v.withBelow([]*Handle{h})
 	}
 	v.mu.Unlock()
-	if h != nil {
+	for _, h := range hit {
 		h.cut()
 	}
+}
+
+// withBelow are handles with those of what services handed out for them, in no order.
+// The caller holds v.mu.
+func (v *Vault) withBelow(hit []*Handle) []*Handle {
+	for i := 0; i < len(hit); i++ {
+		for _, h := range v.bySession[hit[i].Session] { // what is handed out stays in its session
+			if h.of.Load() == hit[i] && !slices.Contains(hit, h) {
+				hit = append(hit, h)
+			}
+		}
+	}
+	return hit
 }
 
 // takeCredential takes over a credential that the store has.
@@ -180,6 +197,9 @@ func (v *Vault) loaded() (lost []*Handle) {
 	for _, h := range v.byID {
 		switch {
 		case h.round == v.round:
+			if h.Of != "" && h.of.Load() == nil { // it was told of before that one
+				h.of.Store(v.byID[h.Of])
+			}
 			if h.cred.Load() == nil {
 				h.cred.Store(v.credentials[h.Credential])
 			}

@@ -17,6 +17,7 @@ type Handout struct {
 	Session string
 	Owner   string    // of a credential without a parent: human:H, agent:A or org
 	Parent  string    // the credential with which it was asked for, whose owner it has; or empty
+	Of      string    // the handle of that credential, whose uses and revocation are this one's too; or empty
 	Prefix  string    // the shape of the service's handles
 	Expires time.Time // with the session
 	// Secret is a token that goes where the service takes credentials. Of AWS it is the
@@ -51,7 +52,17 @@ func (v *Vault) Accept(ctx context.Context, h Handout) (Received, error) {
 	if err := v.Add(ctx, c, s); err != nil {
 		return Received{}, err
 	}
-	text, err := v.Issue(ctx, c.ID, h.Session, shapeOf(secret.Text(h.Secret), h.Prefix), h.Expires)
+	stored := storedHandle{Credential: c.ID, Session: h.Session, Expires: h.Expires, Of: h.Of}
+	v.mu.RLock()
+	of := v.byID[h.Of]
+	v.mu.RUnlock()
+	if of != nil {
+		stored.Limit = of.Limit
+	}
+	text, err := v.issue(ctx, stored, shapeOf(secret.Text(h.Secret), h.Prefix))
+	if err == nil && h.Of != "" && (of == nil || of.Revoked()) { // meanwhile, and that did not know of it
+		err = ErrHandleRevoked
+	}
 	if err != nil {
 		v.Remove(ctx, c.ID) // what stays would be of no use to anybody, and ends by itself
 		return Received{}, err

@@ -21,6 +21,12 @@ func (v *Vault) Issue(ctx context.Context, credential, session, prefix string, e
 
 // IssueLimited is Issue for a handle that may be used so often; 0: any number.
 func (v *Vault) IssueLimited(ctx context.Context, credential, session, prefix string, expires time.Time, limit int64) (string, error) {
+	return v.issue(ctx, storedHandle{Credential: credential, Session: session, Expires: expires, Limit: limit}, prefix)
+}
+
+// issue makes a handle of what is to be kept of it.
+func (v *Vault) issue(ctx context.Context, stored storedHandle, prefix string) (string, error) {
+	credential, session := stored.Credential, stored.Session
 	v.mu.RLock()
 	k := v.credentials[credential]
 	v.mu.RUnlock()
@@ -34,12 +40,12 @@ func (v *Vault) IssueLimited(ctx context.Context, credential, session, prefix st
 		p = text
 	}
 	sum := v.handles.sum(p)
-	stored := storedHandle{credential, k.Service, session, expires, hex.EncodeToString(sum[:]), limit}
+	stored.Service, stored.Sum = k.Service, hex.EncodeToString(sum[:])
 	b, err := json.Marshal(stored)
 	if err != nil {
 		return "", err
 	}
-	e, err := v.kv.Save(ctx, store.Entry{Name: handlePrefix + id, Value: b, Expires: expires})
+	e, err := v.kv.Save(ctx, store.Entry{Name: handlePrefix + id, Value: b, Expires: stored.Expires})
 	if err != nil {
 		return "", fmt.Errorf("keeping handle: %w", err)
 	}
@@ -56,7 +62,8 @@ func (v *Vault) Handles(session string) []*Handle {
 	return out
 }
 
-// Revoke revokes the handles that match selects, at once, and returns how many.
+// Revoke revokes the handles that match selects, at once, with those of what services
+// handed out for them, and returns how many.
 // After an error the store still has some of them; Settle tries those again, and
 // Revoke may be called again.
 func (v *Vault) Revoke(ctx context.Context, match func(*Handle) bool) (int, error) {
@@ -67,6 +74,7 @@ func (v *Vault) Revoke(ctx context.Context, match func(*Handle) bool) (int, erro
 			hit = append(hit, h)
 		}
 	}
+	hit = v.withBelow(hit)
 	v.mu.RUnlock()
 	return v.revoke(ctx, hit)
 }

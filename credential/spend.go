@@ -17,7 +17,9 @@ const spentPrefix = "spent/"
 // spend takes one use of a handle that has only so many. They are counted in the store,
 // for all replicas, before the secret moves: a use of which the request then fails is
 // spent all the same.
+// Uses of what a service handed out are uses of the handle with which it was asked for.
 func (v *Vault) spend(ctx context.Context, h *Handle) error {
+	h = h.first()
 	if h.Limit == 0 {
 		return nil
 	}

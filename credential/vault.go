@@ -123,16 +123,20 @@ type Handle struct {
 	Session    string
 	Expires    time.Time
 	Limit      int64 // how often it may be used, on all replicas; 0: any number
-	sum        [sha256.Size]byte
-	print      atomic.Pointer[string]
-	revoked    atomic.Bool
-	gone       atomic.Bool // from the store as well
-	version    uint64      // Vault.mu guards it
-	round      uint32      // of the vault when it was last told of
-	cutting    sync.Mutex
-	attached   map[io.Closer]struct{} // what is cut when it is revoked
-	uses       atomic.Int64
-	cred       atomic.Pointer[kept] // nil: it was removed
+	// Of is the handle with which a service handed out what this one stands for; empty:
+	// none. It is revoked with that one, and its uses are uses of that one.
+	Of       string
+	sum      [sha256.Size]byte
+	print    atomic.Pointer[string]
+	revoked  atomic.Bool
+	gone     atomic.Bool // from the store as well
+	version  uint64      // Vault.mu guards it
+	round    uint32      // of the vault when it was last told of
+	cutting  sync.Mutex
+	attached map[io.Closer]struct{} // what is cut when it is revoked
+	uses     atomic.Int64
+	cred     atomic.Pointer[kept]   // nil: it was removed
+	of       atomic.Pointer[Handle] // nil: there is none, or it is gone
 }
 
 // Revoked reports whether the handle was revoked.
@@ -140,8 +144,24 @@ func (h *Handle) Revoked() bool {
 	if h.revoked.Load() {
 		return true
 	}
+	if h.Of != "" {
+		if of := h.of.Load(); of == nil || of.Revoked() {
+			return true
+		}
+	}
 	k := h.cred.Load()
 	return k == nil || k.removed.Load()
+}
+
+// first is the handle with which everything began that h is of.
+func (h *Handle) first() *Handle {
+	for {
+		of := h.of.Load()
+		if of == nil {
+			return h
+		}
+		h = of
+	}
 }
 
 // Uses returns how many requests the handle was swapped in since the program started.
@@ -155,6 +175,7 @@ type storedHandle struct {
 	Expires    time.Time `json:"expires"`
 	Sum        string    `json:"sum"`
 	Limit      int64     `json:"limit,omitzero"` // uses; 0: any number
+	Of         string    `json:"of,omitzero"`
 }
 
 const (

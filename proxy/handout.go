@@ -94,7 +94,7 @@ func (x *exchange) handle(h credential.Handout) (credential.Received, error) {
 		h.Service = x.service.TokensOf[0]
 	}
 	if c := x.q.Credential; c != nil {
-		h.Parent = c.ID
+		h.Parent, h.Of = c.ID, x.presented.HandleID()
 	}
 	got, err := x.s.o.Vault.Accept(x.r.Context(), h)
 	if err == nil && x.caller.Live() != nil { // the session ended meanwhile, and did not know of it
