@@ -155,9 +155,10 @@ func linear(w *work) error {
 	if err != nil {
 		return err
 	}
-	types := map[string]string{}
+	types, inputs := map[string]string{}, map[string]string{}
 	for _, file := range sorted(files) {
 		typesOf(string(files[file]), types)
+		inputsOf(string(files[file]), inputs)
 	}
 	if types["Query"] == "" || types["Mutation"] == "" {
 		return fmt.Errorf("the SDK's types have no Query or Mutation")
@@ -165,7 +166,16 @@ func linear(w *work) error {
 	var schema strings.Builder
 	for _, name := range sorted(types) {
 		if name == "Query" || name == "Mutation" || strings.HasSuffix(name, "Payload") || strings.Contains(types[name], "  id: ") {
-			fmt.Fprintf(&schema, "type %s {\n%s}\n", name, types[name])
+			fields := types[name]
+			if name == "Mutation" {
+				fields = withArguments(fields, inputs)
+			}
+			fmt.Fprintf(&schema, "type %s {\n%s}\n", name, fields)
+		}
+	}
+	for _, name := range sorted(inputs) {
+		if strings.HasSuffix(name, "Input") {
+			fmt.Fprintf(&schema, "input %s {\n%s}\n", name, inputs[name])
 		}
 	}
 	return w.read("linear.graphql", []byte(schema.String()), w.options(""))
@@ -193,4 +203,51 @@ func typesOf(text string, types map[string]string) {
 			types[open] += "  " + f[1] + ": " + kinds[len(kinds)-1] + "\n"
 		}
 	}
+}
+
+// inputsOf adds the arguments of mutations and the input types of TypeScript declarations,
+// as a schema has them. An id there is a String: it is one by its name.
+func inputsOf(text string, inputs map[string]string) {
+	begin := regexp.MustCompile(`^type (Mutation\w+Args|\w+Input) = \{`)
+	field := regexp.MustCompile(`^  (\w+)(\??): (.*);`)
+	name := regexp.MustCompile(`[A-Z]\w*Input\b`)
+	open := ""
+	for line := range strings.Lines(text) {
+		if f := begin.FindStringSubmatch(line); f != nil {
+			open = f[1]
+		}
+		if strings.HasPrefix(line, "}") {
+			open = ""
+		}
+		f := field.FindStringSubmatch(line)
+		if f == nil || open == "" {
+			continue
+		}
+		kind := "Other"
+		switch input := name.FindString(f[3]); {
+		case strings.Contains(f[3], "Array<"):
+		case f[1] == "id" && strings.HasSuffix(open, "Args"), strings.HasSuffix(f[1], "Id"):
+			kind = "ID"
+		case input != "":
+			kind = input
+		}
+		if f[2] == "" {
+			kind += "!"
+		}
+		inputs[open] += "  " + f[1] + ": " + kind + "\n"
+	}
+}
+
+// withArguments gives a schema's mutations their arguments.
+func withArguments(fields string, inputs map[string]string) string {
+	var out strings.Builder
+	for line := range strings.Lines(fields) {
+		name, kind, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		arguments := strings.Join(strings.Split(strings.TrimSpace(inputs["Mutation"+strings.ToUpper(name[:1])+name[1:]+"Args"]), "\n"), ",")
+		if arguments != "" {
+			name += "(" + arguments + ")"
+		}
+		fmt.Fprintf(&out, "  %s: %s\n", name, kind)
+	}
+	return out.String()
 }

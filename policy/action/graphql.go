@@ -42,7 +42,10 @@ func (k *compiled) graphQL(r *Request, q *policy.Question) error {
 }
 
 // document is one GraphQL request of perhaps several in a batch.
-type document struct{ query, operation string }
+type document struct {
+	query, operation string
+	variables        map[string]any
+}
 
 func graphQLDocuments(r *Request) ([]document, string) {
 	if r.Method == http.MethodGet {
@@ -95,7 +98,17 @@ func graphQLQuery(r *Request) ([]document, string) {
 			return nil, "graphql"
 		}
 	}
-	return []document{{v.Get("query"), v.Get("operationName")}}, ""
+	var x any
+	if text := v.Get("variables"); text != "" {
+		if x, err = parseJSON([]byte(text)); err != nil {
+			return nil, "graphql"
+		}
+	}
+	given, ok := readVariables(x)
+	if !ok {
+		return nil, "graphql"
+	}
+	return []document{{v.Get("query"), v.Get("operationName"), given}}, ""
 }
 
 // envelope reads {query, operationName, variables, extensions}. It returns why that
@@ -125,10 +138,11 @@ func envelope(x any) (d document, why string) {
 		}
 	}
 	operation, _ := object["operationName"].(string)
-	if !ok {
+	given, plain := readVariables(object["variables"])
+	if !ok || !plain {
 		why = "graphql"
 	}
-	return document{query, operation}, why
+	return document{query, operation, given}, why
 }
 
 // persisted reports whether a request without text asks for a stored one.
@@ -184,6 +198,7 @@ func plainDocument(s string) bool {
 type rootsWalk struct {
 	k          *compiled
 	acts       []policy.Act
+	vars       variables
 	selections int
 }
 
@@ -206,6 +221,7 @@ func (w *rootsWalk) document(d document, get bool) string {
 		if op.Operation == ast.Subscription || get && op.Operation != ast.Query || !shallow(op.SelectionSet, maxNesting) {
 			return "graphql"
 		}
+		w.vars = variables{given: d.variables, declared: op.VariableDefinitions}
 		if why := w.fields(doc, op, op.SelectionSet, nil); why != "" {
 			return why
 		}
@@ -240,7 +256,9 @@ func (w *rootsWalk) fields(doc *ast.QueryDocument, op *ast.OperationDefinition, 
 		}
 		switch s := s.(type) {
 		case *ast.Field:
-			w.acts = append(w.acts, w.k.root(op.Operation, s.Name))
+			if !w.root(op.Operation, s) {
+				return "graphql"
+			}
 		case *ast.InlineFragment:
 			why = w.fields(doc, op, s.SelectionSet, open)
 		case *ast.FragmentSpread:
@@ -260,16 +278,34 @@ func (w *rootsWalk) fields(doc *ast.QueryDocument, op *ast.OperationDefinition, 
 	return ""
 }
 
-// root is the action of one root field. What a mutation does to whom is said by
-// opaque ids, so it is never on a resource; one that the catalogue does not have is
-// admin.
-func (k *compiled) root(kind ast.Operation, name string) policy.Act {
-	if op := k.keyed[string(kind)+"."+name]; op != nil {
-		return policy.Act{Action: op.action, Resource: policy.Resource{Keys: anyResource}}
+// root adds the action of one root field, on each of the things that it names where the
+// catalogue says in which arguments; one that the catalogue does not have is admin.
+func (w *rootsWalk) root(kind ast.Operation, f *ast.Field) bool {
+	k := w.k
+	op := k.keyed[string(kind)+"."+f.Name]
+	if op == nil {
+		access := policy.AccessRead
+		if kind == ast.Mutation {
+			access = policy.AccessAdmin
+		}
+		w.acts = append(w.acts, policy.Act{Action: known(k.Name, k.prefix+"graphql/"+string(kind)+"."+f.Name, access), Resource: policy.Resource{Keys: anyResource}})
+		return true
 	}
-	access := policy.AccessRead
-	if kind == ast.Mutation {
-		access = policy.AccessAdmin
+	if len(op.on) == 0 {
+		w.acts = append(w.acts, policy.Act{Action: op.action, Resource: policy.Resource{Keys: anyResource}})
+		return true
 	}
-	return policy.Act{Action: known(k.Name, k.prefix+"graphql/"+string(kind)+"."+name, access), Resource: policy.Resource{Keys: anyResource}}
+	params, ok := op.targets(f, &w.vars)
+	if !ok || len(params) > maxRoots {
+		return false
+	}
+	if len(params) == 0 {
+		w.acts = append(w.acts, policy.Act{Action: op.action, Resource: policy.Resource{Keys: anyResource}})
+	}
+	for _, p := range params {
+		resource := k.resource([]policy.Param{p})
+		resource.Params = params
+		w.acts = append(w.acts, policy.Act{Action: op.action, Resource: resource})
+	}
+	return true
 }

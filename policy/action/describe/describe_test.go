@@ -131,7 +131,11 @@ func TestGraphQLSchema(t *testing.T) {
 	_, got := rows(t, "api.graphql", `
 		schema { query: Root mutation: Mutation }
 		type Root { viewer: User  issues: [Issue] }
-		type Mutation { createIssue(x: String): CreateIssuePayload  deleteIssue(id: ID!): CreateIssuePayload  rotateApiKey: User }
+		type Mutation { createIssue(x: String): CreateIssuePayload  deleteIssue(id: ID!): CreateIssuePayload  rotateApiKey: User
+			move(input: Move!): User  renew(input: Renew!): User  invite(input: Invite!): User }
+		input Move { issueId: ID!  toId: ID!  afterId: ID  labelIds: [ID!]!  clientMutationId: ID! }
+		input Renew { keyId: ID  noteId: ID }
+		input Invite { userId: ID  userLogin: String }
 		type CreateIssuePayload { issue: Issue }
 		type Issue { id: ID! }
 		type User { id: ID! }`, Options{Hosts: []string{"api.example.com"}})
@@ -139,7 +143,10 @@ func TestGraphQLSchema(t *testing.T) {
 		"query.viewer":          "graphql/query.viewer read",
 		"query.issues":          "graphql/query.issues list",
 		"mutation.createIssue":  "graphql/mutation.createIssue write creates=/data/createIssue/issue/id undo=graphql/mutation.deleteIssue",
-		"mutation.deleteIssue":  "graphql/mutation.deleteIssue delete deletes",
+		"mutation.deleteIssue":  "graphql/mutation.deleteIssue delete on=id deletes",
+		"mutation.move":         "graphql/mutation.move write on=issueId,toId",
+		"mutation.renew":        "graphql/mutation.renew write on=keyId,noteId",
+		"mutation.invite":       "graphql/mutation.invite admin lasting",
 		"mutation.rotateApiKey": "graphql/mutation.rotateApiKey admin lasting",
 	})
 }

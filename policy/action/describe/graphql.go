@@ -45,6 +45,7 @@ func readGraphQL(d *Draft, b []byte, _ *Options) ([]*Operation, error) {
 			} else {
 				fields[f.Name] = true
 				op.Fields = madeBy(f, types)
+				op.onTargets(targets(f, types))
 			}
 			if f.Directives.ForName("deprecated") != nil {
 				op.mark("deprecated")
@@ -63,6 +64,47 @@ func returnsOne(f *ast.FieldDefinition) bool {
 	kind := f.Type.Name()
 	words := Words(f.Name)
 	return len(words) > 0 && f.Type.Elem == nil && !strings.HasSuffix(kind, "Connection") && !strings.HasSuffix(words[len(words)-1], "s") && words[0] != "search"
+}
+
+// targets are the arguments that say what a mutation is on: its own and its input's ids
+// that must be given, else those that may be, and no lists. What else it names, it sets.
+func targets(f *ast.FieldDefinition, types map[string]*ast.Definition) []string {
+	var must, may []string
+	byName := false
+	take := func(name string, t *ast.Type) {
+		byName = byName || strings.HasSuffix(name, "Login") || strings.HasSuffix(name, "NameWithOwner")
+		if t.NamedType != "ID" || name == "clientMutationId" || slices.Contains(must, name) || slices.Contains(may, name) {
+			return
+		}
+		if t.NonNull {
+			must = append(must, name)
+			return
+		}
+		may = append(may, name)
+	}
+	for _, a := range f.Arguments {
+		take(a.Name, a.Type)
+	}
+	if len(must) > 0 {
+		return must
+	}
+	for _, a := range f.Arguments {
+		if input := types[a.Type.Name()]; input != nil && input.Kind == ast.InputObject && a.Type.Elem == nil {
+			for _, x := range input.Fields {
+				take(x.Name, x.Type)
+			}
+		}
+	}
+	if len(must) > 0 || byName { // it may be named otherwise than by its id
+		return must
+	}
+	return may
+}
+
+func (op *Operation) onTargets(names []string) {
+	if len(names) > 0 {
+		op.mark(action.MarkOn + strings.Join(names, ","))
+	}
 }
 
 // madeBy is where the id of what a mutation makes stands in its answer.

@@ -1,0 +1,119 @@
+package action
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/vektah/gqlparser/v2/ast"
+
+	"chaperone/policy"
+)
+
+// variables are those of one GraphQL request, with what its operation says of them.
+type variables struct {
+	given    map[string]any
+	declared ast.VariableDefinitionList
+	odd      bool // a literal was met that servers read in different ways
+}
+
+// readVariables reads the member variables of an envelope. A text is none: some servers
+// read it as JSON.
+func readVariables(x any) (map[string]any, bool) {
+	if x == nil {
+		return nil, true
+	}
+	given, ok := x.(map[string]any)
+	return given, ok
+}
+
+// targets are the things that a root field names in the arguments that its operation is
+// on (on=): of its own, and of an input object. A list is each of its members. It returns
+// false for a value that is no name.
+func (o *operation) targets(f *ast.Field, vars *variables) (params []policy.Param, ok bool) {
+	ok = true
+	take := func(name string, v any) {
+		if !slices.Contains(o.on, name) {
+			return
+		}
+		var more []policy.Param
+		if more, ok = idsOf(name, v, ok); ok {
+			params = append(params, more...)
+		}
+	}
+	for _, a := range f.Arguments {
+		v := vars.value(a.Value, 0)
+		take(a.Name, v)
+		object, isObject := v.(map[string]any)
+		if !isObject {
+			continue
+		}
+		for _, name := range sorted(object) {
+			take(name, object[name])
+		}
+	}
+	return params, ok && !vars.odd
+}
+
+// idsOf makes parameters of one name, or of a list of them.
+func idsOf(name string, v any, ok bool) ([]policy.Param, bool) {
+	switch v := v.(type) {
+	case nil:
+		return nil, ok
+	case string:
+		return []policy.Param{{Name: name, Value: v}}, ok && v != ""
+	case float64: // as JSON numbers are
+		return []policy.Param{{Name: name, Value: strconv.FormatFloat(v, 'f', -1, 64)}}, ok
+	case []any:
+		var all []policy.Param
+		for _, x := range v {
+			if _, list := x.([]any); list {
+				return nil, false
+			}
+			one, fine := idsOf(name, x, ok)
+			all, ok = append(all, one...), ok && fine
+		}
+		return all, ok
+	}
+	return nil, false
+}
+
+// noName stands for a value that names nothing: true, a word of an enumeration.
+type noName struct{}
+
+// value reads a literal, in which variables may stand.
+func (vars *variables) value(v *ast.Value, depth int) any {
+	if v == nil || depth > maxNesting {
+		vars.odd = true
+		return nil
+	}
+	switch v.Kind {
+	case ast.Variable:
+		if given, ok := vars.given[v.Raw]; ok {
+			return given
+		}
+		if d := vars.declared.ForName(v.Raw); d != nil && d.DefaultValue != nil {
+			return vars.value(d.DefaultValue, depth+1)
+		}
+		return nil
+	case ast.StringValue, ast.BlockValue, ast.IntValue:
+		return v.Raw
+	case ast.NullValue:
+		return nil
+	case ast.ListValue:
+		list := make([]any, 0, len(v.Children))
+		for _, c := range v.Children {
+			list = append(list, vars.value(c.Value, depth+1))
+		}
+		return list
+	case ast.ObjectValue:
+		object := make(map[string]any, len(v.Children))
+		for _, c := range v.Children {
+			if _, twice := object[c.Name]; twice {
+				vars.odd = true
+			}
+			object[c.Name] = vars.value(c.Value, depth+1)
+		}
+		return object
+	}
+	return noName{}
+}
