@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"chaperone/audit"
@@ -86,7 +87,11 @@ func Activity(seq uint64, d, outcome *audit.Event) map[string]any {
 		v["resources"] = []any{r}
 	}
 	if d.Request.Method != "" {
-		v["http_request"] = object{"http_method": d.Request.Method, "uid": d.ID, "url": object{"hostname": d.Request.Host, "path": d.Request.Path}}
+		r := object{"uid": d.ID, "url": object{"hostname": d.Request.Host, "path": d.Request.Path}}
+		if slices.Contains(ocsfMethods[:], d.Request.Method) {
+			r["http_method"] = d.Request.Method
+		}
+		v["http_request"] = r
 	}
 	ocsfVerdict(v, d)
 	ocsfOutcome(v, d, outcome)
@@ -95,6 +100,10 @@ func Activity(seq uint64, d, outcome *audit.Event) map[string]any {
 	}
 	return v
 }
+
+// ocsfMethods are those that the schema's http_method knows; PATCH is none of them, and
+// stands with others under unmapped.
+var ocsfMethods = [...]string{"OPTIONS", "GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT"}
 
 // ocsfActivity maps access and method to OCSF's activities.
 func ocsfActivity(d *audit.Event) (int, string) {
@@ -233,6 +242,9 @@ func ocsfOutcome(v object, d, outcome *audit.Event) {
 func unmapped(d *audit.Event) object {
 	u := object{}
 	set(u, "replica", d.Replica)
+	if !slices.Contains(ocsfMethods[:], d.Request.Method) {
+		set(u, "http_method", d.Request.Method)
+	}
 	set(u, "alarm", d.Alarm)
 	set(u, "purpose", d.Purpose)
 	set(u, "agent_owner", d.Agent.Owner)
