@@ -19,7 +19,7 @@ var called = map[string][]string{
 	"octokit": {
 		"github:repos/get acme/web", "github:issues/create acme/web", "github:issues/create-comment acme/web", "github:pulls/merge acme/web",
 		"github:repos/create-or-update-file-contents acme/web", "github:git/get-ref acme/web", "github:actions/create-workflow-dispatch acme/web", "github:search/code",
-		"github:graphql/mutation.createIssue github:graphql/mutation.deleteIssue",
+		"github:graphql/mutation.createIssue github:graphql/mutation.deleteIssue R_1",
 	},
 	"slack":  {"slack:chat.postMessage C1", "slack:conversations.history C2", "slack:reactions.add C1", "slack:users.info U1", "slack:conversations.list"},
 	"stripe": {"stripe:customers/create", "stripe:customers/update cus_1", "stripe:payment_intents/create", "stripe:refunds/create", "stripe:subscriptions/delete sub_1"},
