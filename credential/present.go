@@ -151,6 +151,24 @@ func (v *Vault) underscored(r *Request, name string) bool {
 	return plain == "Authorization" || plain == "Cookie" || sensitiveHeaders[plain] || r.Places.has(Place{KindHeader, plain})
 }
 
+// IsPlace reports whether some service or other takes a credential in a field. Its name
+// is canonical.
+func IsPlace(name string) bool { return sensitiveHeaders[name] }
+
+// CheckTrailer refuses a field behind a body that holds a handle or a session token: no
+// service takes credentials there.
+func CheckTrailer(name string, values []string) error {
+	for _, value := range values {
+		if findToken(value) {
+			return fmt.Errorf("%w: the trailer %s", ErrProxyToken, name)
+		}
+		if findEncoded(value) {
+			return fmt.Errorf("%w: the trailer %s", ErrHandlePlace, name)
+		}
+	}
+	return nil
+}
+
 // authorization looks at Authorization: a scheme with a handle behind it, or
 // Basic with a handle in either half.
 func (v *Vault) authorization(p *Presented, r *Request, values []string) error {

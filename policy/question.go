@@ -153,7 +153,7 @@ type Request struct {
 	HiddenQuery   []string
 	Body          any // parsed JSON or form fields, when BodyState is BodyParsed
 	BodyState     BodyState
-	BodyDigest    [32]byte // SHA-256 of the body, when it was read before the decision
+	BodyDigest    [32]byte // SHA-256 of the body as it came, where policy reads it and it was read whole; zero: it is not bound
 }
 
 // Credential says which credential a request would use, never what it is.

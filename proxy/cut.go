@@ -62,6 +62,9 @@ func (x *exchange) barred() error {
 	if err := x.caller.Live(); err != nil {
 		return err
 	}
+	if err := x.sent.refused(); err != nil {
+		return err
+	}
 	return x.presented.Live()
 }
 

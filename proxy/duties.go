@@ -199,7 +199,7 @@ func (x *exchange) editBody(edit *oblige.Edit) error {
 		return unmet("%v", err)
 	}
 	x.out.Body, x.out.ContentLength, x.out.Trailer, x.out.ExpectContinue = bytes.NewReader(body), int64(len(body)), nil, false
-	x.hidden.head, x.hidden.tail = body, nil // what a credential signs is what goes out
+	x.edited, x.hidden.head, x.hidden.tail = true, body, nil // what a credential signs is what goes out
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/sha256"
 	"errors"
 	"io"
 	"net/http"
@@ -44,6 +45,7 @@ type exchange struct {
 	answer    policy.Answer
 	out       upstream.Request
 	duties    *oblige.Duties // nil: the allow obliges to nothing
+	edited    bool           // the body was changed as the allow obliges
 	hold      *limit.Hold
 	meter     *meter
 
@@ -157,6 +159,7 @@ func (x *exchange) readBody(req *action.Request) error {
 	req.Body = body
 	x.q.Request.BodyState = policy.BodyParsed
 	if forPolicy {
+		x.q.Request.BodyDigest = sha256.Sum256(x.hidden.head)
 		x.q.Request.Body, x.q.Request.BodyState = action.ParseBody(x.r.Header, body)
 	}
 	return nil

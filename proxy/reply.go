@@ -19,19 +19,31 @@ import (
 // countingReader passes a body on and counts it. It is read by the goroutine
 // that sends and asked by the one that closes the record.
 type countingReader struct {
-	r   io.Reader
-	n   atomic.Int64
-	end func() // called once at EOF
+	r     io.Reader
+	n     atomic.Int64
+	end   func() error // called once at EOF; its error ends the body in the place of that
+	fault atomic.Pointer[error]
 }
 
 func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n.Add(int64(n))
 	if err == io.EOF && c.end != nil {
-		c.end()
+		if fault := c.end(); fault != nil {
+			c.fault.Store(&fault)
+			return n, fault
+		}
 		c.end = nil
 	}
 	return n, err
+}
+
+// refused is why the body may not end as it does, or nil.
+func (c *countingReader) refused() error {
+	if fault := c.fault.Load(); fault != nil {
+		return *fault
+	}
+	return nil
 }
 
 // informational passes an interim answer on. 100 is net/http's to send: it does

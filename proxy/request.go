@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"chaperone/credential"
 	"chaperone/proxy/authority"
 	"chaperone/proxy/http1"
 )
@@ -160,7 +161,8 @@ func upgrades(r *http.Request) bool {
 
 // trailers passes announced trailer fields on, once the body has ended, except
 // those that frame, route or authenticate, which have no business behind a body
-// (RFC 9110 section 6.5.1). Fields that were not announced are dropped.
+// (RFC 9110 section 6.5.1). Fields that were not announced are dropped. One that holds
+// a handle or a session token breaks the request off.
 func (x *exchange) trailers() {
 	for name := range x.r.Trailer {
 		if !allowedTrailer(name) {
@@ -174,10 +176,15 @@ func (x *exchange) trailers() {
 	}
 }
 
-func (x *exchange) fillTrailers() {
+func (x *exchange) fillTrailers() error {
 	for name := range x.out.Trailer {
-		x.out.Trailer[name] = x.r.Trailer[name]
+		values := x.r.Trailer[name]
+		if err := credential.CheckTrailer(name, values); err != nil {
+			return err
+		}
+		x.out.Trailer[name] = values
 	}
+	return nil
 }
 
 func allowedTrailer(name string) bool {
@@ -186,7 +193,7 @@ func allowedTrailer(name string) bool {
 		"Content-Encoding", "Transfer-Encoding", "Trailer", "Te", "Connection":
 		return false
 	}
-	return !strings.HasPrefix(name, "Proxy-")
+	return !strings.HasPrefix(name, "Proxy-") && !credential.IsPlace(name)
 }
 
 // respell gives the fields back the spelling in which the agent sent them.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -179,6 +180,41 @@ func TestInterimAnswersAndTrailers(t *testing.T) {
 		}
 		if a := d.received()[0].Trailer["Authorization"]; a != nil {
 			t.Errorf("a trailer with a credential was announced: %v", a)
+		}
+	})
+}
+
+// TestTrailersCarryNoHandles has the agent put what it holds behind its body. The
+// service gets no whole request.
+func TestTrailersCarryNoHandles(t *testing.T) {
+	both(t, func(t *testing.T, d *road, c *http.Client) {
+		whole := make(chan bool, 10)
+		d.serve = func(_ http.ResponseWriter, r *http.Request) {
+			_, err := io.Copy(io.Discard, r.Body)
+			whole <- err == nil
+		}
+		for _, tc := range []struct{ name, value, code string }{
+			{"X-Mine", "see " + d.handle, "handle_place"},
+			{"X-Mine", base64.StdEncoding.EncodeToString([]byte("x" + d.handle)), "handle_place"},
+			{"X-Mine", d.session.Token, "proxy_token"},
+		} {
+			r := d.request("POST", "https://api.acme.dev/x", io.MultiReader(strings.NewReader("body")))
+			r.Trailer = http.Header{tc.name: {tc.value}}
+			resp, err := c.Do(r)
+			check(t, err)
+			body, err := io.ReadAll(resp.Body)
+			check(t, err)
+			if resp.StatusCode != 403 || strings.Contains(string(body), tc.value) {
+				t.Errorf("%s: %d %s", tc.code, resp.StatusCode, body)
+			}
+			if <-whole {
+				t.Errorf("%s: the service got it whole", tc.code)
+			}
+		}
+		for i, x := range d.records(3) {
+			if want := []string{"handle_place", "handle_place", "proxy_token"}[i]; x.Outcome.Outcome.Error != want || !x.Outcome.Outcome.Indeterminate {
+				t.Errorf("record %s, want %s", x.Outcome.Raw, want)
+			}
 		}
 	})
 }

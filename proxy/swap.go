@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,6 +25,9 @@ type hidden struct {
 func (x *exchange) readHead(n int) (head []byte, whole bool, err error) {
 	rest := x.out.Body
 	head, err = io.ReadAll(io.LimitReader(rest, int64(n)+1))
+	if why := x.sent.refused(); why != nil {
+		return nil, false, why
+	}
 	if err != nil {
 		return nil, false, fmt.Errorf("%w: %w", errBody, err)
 	}
@@ -52,8 +56,21 @@ func (x *exchange) WholeBody(max int) ([]byte, error) {
 	return head, err
 }
 
+// bound refuses to send another body than the one that policy read, unless policy had
+// it changed.
+func (x *exchange) bound() error {
+	sum, bound := x.permit.BodyDigest()
+	if !bound || x.edited || x.hidden.tail == nil && sha256.Sum256(x.hidden.head) == sum {
+		return nil
+	}
+	return fmt.Errorf("%w: the body is another than the one that policy read", policy.ErrNoPermit)
+}
+
 // swap puts the credential where its handle was.
 func (x *exchange) swap() error {
+	if err := x.bound(); err != nil {
+		return err
+	}
 	out := &x.swapped
 	if x.presented.Credential == nil {
 		out.Target = x.q.Request.Target()
