@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -145,6 +146,12 @@ type world struct {
 // service.
 func begin(t *testing.T) *world {
 	t.Helper()
+	return beginWith(t, nil)
+}
+
+// beginWith puts others in the place of stand-ins, by host.
+func beginWith(t *testing.T, instead map[string]http.Handler) *world {
+	t.Helper()
 	bin, err := testkit.Build(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -154,7 +161,9 @@ func begin(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{bin: bin, roots: ca.PEM(), services: map[string]*testkit.Service{}, resolve: map[string]string{}}
-	for host, h := range w.handlers(t) {
+	handlers := w.handlers(t)
+	maps.Copy(handlers, instead)
+	for host, h := range handlers {
 		s, err := testkit.Serve(ca, h)
 		if err != nil {
 			t.Fatal(err)
