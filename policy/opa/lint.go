@@ -51,12 +51,18 @@ func (l *linter) rule(r *ast.Rule) {
 		known := aliases(b)
 		for _, e := range b {
 			l.constants(e, known)
+			l.patterns(e)
+			l.paths(e, known)
 			l.arguments(e, known)
 			l.costly(e)
 		}
 		l.searches(b)
 		return false
 	})
+	l.nested(r)
+	if r.Head.Value != nil {
+		l.patterns(r.Head.Value)
+	}
 }
 
 // aliases are the local variables of a body that stand for a reference.
@@ -124,6 +130,7 @@ var comparisons = map[string]bool{"eq": true, "equal": true, "neq": true, "inter
 func (l *linter) constants(e *ast.Expr, known map[ast.Var]ast.Ref) {
 	ast.WalkRefs(e, func(ref ast.Ref) bool {
 		l.parameter(expand(ref, known), e.Location)
+		l.field(expand(ref, known), e.Location)
 		return false
 	})
 	if !e.IsCall() || !comparisons[e.Operator().String()] || len(e.Operands()) < 2 {
@@ -171,6 +178,10 @@ func (l *linter) word(loc *ast.Location, path, s string, begins bool) {
 		if !slices.Contains(allowed, s) {
 			l.fault(loc, "unknown-word", false, "%s is never %q, but one of %s%s", path, s, strings.Join(allowed, ", "), meant(s, allowed))
 		}
+		return
+	}
+	if right := spelledAs(path, s); right != s {
+		l.fault(loc, "unknown-word", false, "%s is never %q: it is written as in %q", path, s, right)
 		return
 	}
 	if l.names.names == nil || s == "" {
@@ -222,6 +233,10 @@ func (l *linter) parameter(ref ast.Ref, loc *ast.Location) {
 	}
 	name, ok := ref[2].Value.(ast.String)
 	if !ok || name == "id" || name == "type" {
+		return
+	}
+	if name == "keys" {
+		l.fault(loc, "unknown-word", false, "a resource has no keys; did you mean input.resource_keys?")
 		return
 	}
 	if all := l.everywhere(func(n Name) []string { return n.Parameters }); !all[string(name)] {

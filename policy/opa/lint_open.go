@@ -101,21 +101,24 @@ func (l *linter) body(b ast.Body, p side, visit func(*ast.Rule, side)) {
 		if p == towards && !e.Negated {
 			l.unequal(b, e)
 		}
+		if p == against && !e.Negated {
+			l.escaped(b, e)
+		}
 		l.eachRule(e, func(r *ast.Rule) { visit(r, q) })
 	}
 }
 
 // emptiness returns what a body counts and finds to be none.
 func emptiness(b ast.Body) []ast.Ref {
-	counted := map[ast.Var]ast.Ref{}
+	counted, known := map[ast.Var]ast.Ref{}, aliases(b)
 	var out []ast.Ref
 	for _, e := range b {
 		if e.IsCall() && e.Operator().String() == "count" && len(e.Operands()) == 2 {
-			ref, isRef := e.Operand(0).Value.(ast.Ref)
-			if v, isVar := e.Operand(1).Value.(ast.Var); isRef && isVar {
+			ref := refOf(e.Operand(0), known)
+			if v, isVar := e.Operand(1).Value.(ast.Var); ref != nil && isVar {
 				counted[v] = ref
 			}
-			if isRef && e.Operand(1).Equal(ast.IntNumberTerm(0)) {
+			if ref != nil && e.Operand(1).Equal(ast.IntNumberTerm(0)) {
 				out = append(out, ref)
 			}
 		}
@@ -128,8 +131,8 @@ func emptiness(b ast.Body) []ast.Ref {
 			if ref := counted[v]; ref != nil && pair[1].Equal(ast.IntNumberTerm(0)) {
 				out = append(out, ref)
 			}
-			ref, isRef := pair[0].Value.(ast.Ref)
-			if set, isSet := pair[1].Value.(ast.Set); isRef && isSet && set.Len() == 0 {
+			ref := refOf(pair[0], known)
+			if set, isSet := pair[1].Value.(ast.Set); ref != nil && isSet && set.Len() == 0 {
 				out = append(out, ref)
 			}
 		}

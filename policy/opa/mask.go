@@ -42,7 +42,7 @@ func LoadMask(ctx context.Context, files fs.FS) (*Mask, error) {
 	}
 	compiler := ast.NewCompiler().WithStrict(true).WithCapabilities(capabilities())
 	if compiler.Compile(src.modules); compiler.Failed() {
-		return nil, regoFaults(src, compiler.Errors)
+		return nil, regoFaults(src, compiler.Errors, nil)
 	}
 	q, err := rego.New(rego.Compiler(compiler), rego.Query(maskRule)).PrepareForEval(ctx)
 	if err != nil {

@@ -93,6 +93,27 @@ func (s *schema) at(path []*ast.Term) *schema {
 	return s
 }
 
+// find returns where in s, at most so deep, a member of that name stands, as a path.
+func (s *schema) find(name string, depth int) string {
+	if s == nil || depth == 0 {
+		return ""
+	}
+	if _, ok := s.Properties[name]; ok {
+		return "." + name
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.Properties)) {
+		if below := s.Properties[key].find(name, depth-1); below != "" {
+			return "." + key + below
+		}
+	}
+	for _, alternative := range s.AnyOf {
+		if below := alternative.find(name, depth); below != "" {
+			return below
+		}
+	}
+	return ""
+}
+
 // dotted writes the constant start of a reference as authors do.
 func dotted(ref ast.Ref) string {
 	var parts []string

@@ -116,7 +116,7 @@ func (s *sources) parse(name string) {
 	case strings.HasSuffix(name, ".rego"):
 		m, err := ast.ParseModuleWithOpts(name, string(b), ast.ParserOptions{RegoVersion: ast.RegoV1, ProcessAnnotation: true})
 		if err != nil {
-			s.faults = append(s.faults, regoFaults(s, err)...)
+			s.faults = append(s.faults, regoFaults(s, err, nil)...)
 			return
 		}
 		if m != nil {
@@ -197,7 +197,7 @@ func compile(src *sources, schema []byte) (*ast.Compiler, Faults) {
 	}
 	if len(faults) == 0 {
 		c.Compile(src.modules)
-		faults = append(faults, regoFaults(src, c.Errors)...)
+		faults = append(faults, regoFaults(src, c.Errors, parseSchema(schema))...)
 	}
 	if len(faults) == 0 && len(c.GetRulesExact(ast.MustParseRef(entry))) == 0 {
 		faults = append(faults, Fault{File: src.names[0], Message: "the policy does not define " + entry + ", which answers every question"})
@@ -207,7 +207,7 @@ func compile(src *sources, schema []byte) (*ast.Compiler, Faults) {
 }
 
 // regoFaults makes faults of OPA's errors.
-func regoFaults(src *sources, err error) Faults {
+func regoFaults(src *sources, err error, s *schema) Faults {
 	var list ast.Errors
 	if !errors.As(err, &list) {
 		if err == nil {
@@ -224,7 +224,7 @@ func regoFaults(src *sources, err error) Faults {
 				f.Text = lines[f.Line-1]
 			}
 		}
-		f.Message += misspelt(e)
+		f.Message += misspelt(e, &f, s)
 		if name, ok := strings.CutPrefix(e.Message, "undefined function "); ok && denied[name] {
 			f.Message = name + " may not be used in a policy: it reaches outside, differs from call to call, or runs long; the input holds time and documents"
 		}
@@ -233,8 +233,9 @@ func regoFaults(src *sources, err error) Faults {
 	return out
 }
 
-// misspelt says which name was meant where a reference goes to none.
-func misspelt(e *ast.Error) string {
+// misspelt says which name was meant where a reference goes to none, and moves the
+// fault to that name where it stands in the same line.
+func misspelt(e *ast.Error, f *Fault, s *schema) string {
 	d, ok := e.Details.(*ast.RefErrInvalidDetail)
 	if !ok || d.Pos >= len(d.Ref) {
 		return ""
@@ -245,8 +246,21 @@ func misspelt(e *ast.Error) string {
 			names = append(names, string(s))
 		}
 	}
-	name, _ := d.Ref[d.Pos].Value.(ast.String)
-	return meant(string(name), names)
+	t := d.Ref[d.Pos]
+	if at := t.Location; at != nil && at.File == f.File && at.Row == f.Line && at.Col > f.Col {
+		f.Col = at.Col
+	}
+	name, _ := t.Value.(ast.String)
+	if text := meant(string(name), names); text != "" {
+		return text
+	}
+	if path := s.find(string(name), 3); path != "" && name != "" {
+		return "; did you mean input" + path + "?"
+	}
+	if slices.Sort(names); len(names) > 0 && len(names) <= 16 {
+		return "; there is " + strings.Join(names, ", ")
+	}
+	return ""
 }
 
 var yamlLine = regexp.MustCompile(`line (\d+): (.*)`)
