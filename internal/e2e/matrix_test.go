@@ -130,6 +130,13 @@ func cmp(s, otherwise string) string {
 // play runs a client once and returns what it said.
 func (w *world) play(t *testing.T, r row, d string, p play) string {
 	t.Helper()
+	said, _ := w.ends(t, r, d, p)
+	return said
+}
+
+// ends runs a client once and returns what it said and its exit code.
+func (w *world) ends(t *testing.T, r row, d string, p play) (said string, code int) {
+	t.Helper()
 	env, args := p.arguments(t, r, d)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -140,7 +147,7 @@ func (w *world) play(t *testing.T, r row, d string, p play) string {
 	if ctx.Err() != nil {
 		t.Errorf("it did not end within a minute")
 	}
-	return got.Out + got.Err
+	return got.Out + got.Err, got.Code
 }
 
 // stage is where rows are played: a world, the same without services, and what the
@@ -194,10 +201,15 @@ func (s *stage) visit(t *testing.T, r row, mode string) string {
 		if mode == expired {
 			token = s.stale
 		}
-		said := s.up.play(t, r, s.scripts, play{call: reading, purpose: purpose, wrap: "with-token " + token})
+		turned := s.up.turnedAway(t, mode)
+		said, code := s.up.ends(t, r, s.scripts, play{call: reading, purpose: purpose, wrap: "with-token " + token})
 		s.hidden(t, said, r.want(reading))
 		quiet()
-		return said
+		until(t, "the record of a caller who is turned away", func() bool { return s.up.turnedAway(t, mode) > turned })
+		if code == 0 && !strings.Contains(said, turnedAway[mode].title) {
+			t.Errorf("it ended well, and did not show why nothing came:\n%s", said)
+		}
+		return fmt.Sprintf("(exit %d) %s", code, said)
 	case down:
 		said := s.down.play(t, r, s.scripts, play{call: reading, purpose: purpose})
 		s.hidden(t, said, r.want(reading))
@@ -249,6 +261,27 @@ func (w *world) recorded(t *testing.T, purpose, result string, alarm bool) {
 	if found := strings.Contains(strings.Join(alarms, " "), "foreign_credential"); found != alarm {
 		t.Errorf("alarms %q", alarms)
 	}
+}
+
+// turnedAway are the error code and the title of a caller without a session.
+var turnedAway = map[string]struct{ code, title string }{
+	wrong:   {"bad_proxy_credentials", "Proxy credentials are wrong"},
+	expired: {"session_expired", "The session has expired"},
+}
+
+// turnedAway is how many records there are of callers who were turned away so.
+func (w *world) turnedAway(t *testing.T, mode string) (n int) {
+	t.Helper()
+	all, err := w.Records()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range all {
+		if r.Event == "outcome" && r.Outcome.Error == turnedAway[mode].code && r.Outcome.Status == 407 {
+			n++
+		}
+	}
+	return n
 }
 
 // heard is what a process has said so far.
@@ -327,21 +360,30 @@ func (w *world) sessionFor(t *testing.T, purpose string) string {
 	return ""
 }
 
-// present returns the client's version, and skips when it is missing; where CI is set, .ci/run has to have
-// installed it.
-func (r row) present(t *testing.T, d string) (version string) {
+// find returns the client's version, or why it is not to be had here.
+func (r row) find(t *testing.T, d string) (version, why string) {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), "sh", "-c", r.version)
 	c.Env = append(c.Environ(), where(d)...)
 	out, err := c.CombinedOutput()
-	if said := strings.TrimSpace(string(out)); err == nil && said != "" && !strings.Contains(said, "not found") {
-		return said
+	said := strings.TrimSpace(string(out))
+	if err == nil && said != "" && !strings.Contains(said, "not found") {
+		return said, ""
 	}
-	if os.Getenv("CI") != "" && r.quick {
-		t.Fatalf("%s is missing: %v\n%s", r.name, err, out)
+	return "", fmt.Sprintf("%v %s", err, said)
+}
+
+// present skips when the client is missing; where CI is set, .ci/run has to have
+// installed it.
+func (r row) present(t *testing.T, d string) {
+	t.Helper()
+	_, why := r.find(t, d)
+	if why != "" && os.Getenv("CI") != "" && r.quick {
+		t.Fatalf("%s is missing: %s", r.name, why)
 	}
-	t.Skipf("%s is missing: %v %s", r.name, err, out)
-	return ""
+	if why != "" {
+		t.Skipf("%s is missing: %s", r.name, why)
+	}
 }
 
 // where tells a script where scripts, Python, Node and its modules are. Beside this

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -10,6 +12,8 @@ import (
 // An entry is what was seen of one client.
 type entry struct {
 	Version string
+	Seen    time.Time
+	Missing string            // why it was not to be had
 	Marks   map[string]string // by mode
 	Said    map[string]string // by mode, word for word
 }
@@ -19,9 +23,10 @@ type page map[string]entry
 
 const pageHead = `# Clients
 
-Written by ` + "`go test ./internal/e2e -run TestAllClients -clients=all`" + ` (` + "`-timeout 40m`" + `, or in parts) on %s: every client was run by ` + "`chaperone run`" + ` with
-nothing set in it or for it but what the remarks say, against stand-ins of the services and registries on loopback.
-` + "`-clients=curl,ws`" + ` plays some, ` + "`-clients-dir FOLDER`" + ` keeps what was installed and seen, ` + "`-clients=page`" + ` writes down what was seen. Those that install in seconds run in every ` + "`go test ./...`" + `.
+Written by ` + "`go test ./internal/e2e -run TestAllClients -clients=all -timeout 90m`" + ` on %s (%d clients): every client was run by
+` + "`chaperone run`" + ` with nothing set in it or for it but what the remarks say, against stand-ins of the services and registries on loopback.
+A run that is cut short or has too short a ` + "`-timeout`" + ` is gone on with by the same command. ` + "`-clients=curl,ws`" + ` or ` + "`-clients='Node 24'`" + ` plays some.
+Those that install in seconds run in every ` + "`go test ./...`" + `.
 
 | column | what was shown |
 |---|---|
@@ -34,7 +39,7 @@ nothing set in it or for it but what the remarks say, against stand-ins of the s
 | cut | the session is revoked in mid-stream: the client ends |
 | same | the service receives what it would without the proxy, but for the credential and hop-by-hop fields |
 
-✓ shown; – the client has no such thing, or the mode says nothing about it.
+✓ shown; **no** it failed, and the remarks below say why; – the client has no such thing, or the mode says nothing about it.
 `
 
 // pageWays stands before what people see.
@@ -58,14 +63,18 @@ Of a refusal, of a wrong proxy password, and of a session that is revoked in mid
 // String is the page in Markdown.
 func (p page) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, pageHead, time.Now().Format(time.DateOnly))
+	fmt.Fprintf(&b, pageHead, p.when(), len(p))
 	family := ""
 	p.rows(func(r row, e entry) {
 		if r.family != family {
 			family = r.family
 			fmt.Fprintf(&b, "\n## %s\n\n| client | version |%s\n|---|---|%s\n", family, columns(func(mode string) string { return mode }), columns(func(string) string { return "---" }))
 		}
-		fmt.Fprintf(&b, "| %s | %s |%s\n", r.name, short(e.Version), columns(func(mode string) string { return e.Marks[mode] }))
+		if e.Missing != "" {
+			fmt.Fprintf(&b, "| %s | was not to be had |%s\n", r.name, columns(func(string) string { return "" }))
+			return
+		}
+		fmt.Fprintf(&b, "| %s | %s |%s\n", r.name, digits(e.Version), columns(func(mode string) string { return e.Marks[mode] }))
 	})
 	b.WriteString("\n## Installing, and what is known of each\n\n")
 	p.each(func(r row, _ entry, names string) {
@@ -85,6 +94,19 @@ func (p page) String() string {
 		}
 	})
 	return b.String()
+}
+
+// when is the day of the oldest sight, and of the newest where it is another.
+func (p page) when() string {
+	days := map[string]bool{}
+	for _, e := range p {
+		days[e.Seen.Format(time.DateOnly)] = true
+	}
+	all := slices.Sorted(maps.Keys(days))
+	if len(all) > 1 {
+		return all[0] + " to " + all[len(all)-1]
+	}
+	return strings.Join(all, "")
 }
 
 // rows calls f for what was seen, in the order of the table.
@@ -117,8 +139,8 @@ func columns(f func(mode string) string) string {
 
 var number = regexp.MustCompile(`\d+(\.\d+)+[\w.-]*`)
 
-// short is the version's number.
-func short(version string) string {
+// digits is the version's number.
+func digits(version string) string {
 	if n := number.FindString(version); n != "" {
 		return n
 	}

@@ -34,6 +34,28 @@ java)
   mvn -q -B dependency:get -Dartifact=org.slf4j:slf4j-api:2.0.16 -Dmaven.repo.local="$PWD/maven"
   javac -cp "java/lib/*" -d java "$here/java/Ok.java" "$here/java/Clients.java"
   ;;
+google)
+  python3 -m venv google
+  google/bin/pip install -q gsutil google-cloud-storage
+  ;;
+dotnet)
+  # Microsoft's runtime as Python's registry has it. It wants OpenSSL 1.1, which Debian
+  # no longer has and this wheel brings along.
+  python3 -m venv dotnet
+  dotnet/bin/pip install -q dotnetcore2==3.1.23
+  dotnet/bin/pip install -q --no-deps --target dotnet/openssl psycopg2-binary==2.9.5
+  for library in ssl crypto; do
+    ln -sf "$(basename dotnet/openssl/psycopg2_binary.libs/lib$library-*.so.1.1)" dotnet/openssl/psycopg2_binary.libs/lib$library.so.1.1
+  done
+  ln -sfn "$PWD"/dotnet/lib/python3*/site-packages/dotnetcore2/bin dotnet/core
+  chmod +x dotnet/core/dotnet
+  cp "$here"/dotnet/* dotnet/
+  references=
+  for name in System.Private.CoreLib System.Private.Uri System.Runtime System.Runtime.Extensions System.Console System.Net.Http System.Net.Primitives; do
+    references="$references -r:$(echo dotnet/core/shared/Microsoft.NETCore.App/*/$name.dll)"
+  done
+  mcs -noconfig -nostdlib $references -out:dotnet/Plain.dll -target:exe dotnet/Plain.cs
+  ;;
 *)
   echo "no such kit: $kit" >&2
   exit 2
