@@ -15,6 +15,7 @@ type google struct {
 	drop   string   // of the operations' names: "calendar."
 	hosts  []string
 	shared string // the API's place under www.googleapis.com, or ""
+	resume bool   // clients still begin uploads at the paths of the resumable protocol
 	extra  action.Service
 }
 
@@ -40,11 +41,11 @@ func (g google) make(w *work) error {
 		}
 	}
 	for _, path := range sorted(w.Paths) {
-		if strings.HasPrefix(path, "/resumable/") {
+		if strings.HasPrefix(path, "/resumable/") && !g.resume {
 			delete(w.Paths, path) // of a client that is no more
 		}
 		for _, method := range []string{"POST", "PATCH"} { // the parts of a resumable upload
-			if row := w.row(path, method); row != "" && strings.HasPrefix(path, "/upload/") {
+			if row := w.row(path, method); row != "" && (strings.HasPrefix(path, "/upload/") || strings.HasPrefix(path, "/resumable/")) {
 				put(&w.Service, path, "PUT", row)
 			}
 		}
@@ -95,7 +96,7 @@ func googleVendors() []vendor {
 				Batches: multipart("/batch/bigquery/v2", "/batch")},
 		}.make},
 		{"google-storage", google{
-			files: []string{"storage/v1/storage-api.json"}, drop: "storage.", hosts: []string{"storage.googleapis.com"}, shared: "storage",
+			files: []string{"storage/v1/storage-api.json"}, drop: "storage.", hosts: []string{"storage.googleapis.com"}, shared: "storage", resume: true, // gsutil
 			extra: action.Service{EncodedSlash: true, Also: map[string]string{ // who may read it
 				"?predefinedAcl": "objectAccessControls.insert admin", "?destinationPredefinedAcl": "objectAccessControls.insert admin",
 				"?predefinedDefaultObjectAcl": "defaultObjectAccessControls.insert admin",

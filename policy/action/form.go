@@ -5,6 +5,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -128,11 +129,18 @@ func overrideHidden(r *Request, uploads bool) bool {
 	return r.BodyState != policy.BodyParsed && r.BodyState != policy.BodyUnparsable
 }
 
+// quotedByPython is how Google's apitools (gsutil) write a boundary: in quotes that RFC
+// 2045 does not know.
+var quotedByPython = regexp.MustCompile(`^multipart/related; boundary='=*[0-9]+=*'$`)
+
 // multipartOnly reports whether a body is multipart to every reader, and not compressed.
 func multipartOnly(h http.Header) bool {
 	types := h["Content-Type"]
 	if len(types) != 1 || len(h["Content-Encoding"]) > 0 {
 		return false
+	}
+	if quotedByPython.MatchString(types[0]) {
+		return true
 	}
 	kind, params, err := mime.ParseMediaType(types[0])
 	return err == nil && strings.HasPrefix(kind, "multipart/") && params["boundary"] != ""

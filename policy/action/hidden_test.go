@@ -17,13 +17,15 @@ func TestHiddenOverride(t *testing.T) {
 		body             []byte
 		want             string
 	}{
-		"a GET beside":            {"lab.acme.dev", "/api/v4/things/acme/web/notes", "application/x-www-form-urlencoded", long, "? body"},
-		"without a type":          {"lab.acme.dev", "/api/v4/things/acme/web/notes", "", long, "? body"},
-		"in a part":               {"lab.acme.dev", "/api/v4/things/acme/web/notes", "multipart/form-data; boundary=b", parts, "? body"},
-		"JSON is no form":         {"lab.acme.dev", "/api/v4/things/acme/web/notes", "application/json", long, "lab:notes/create write on thing acme/web with owner=acme thing=web"},
-		"a known upload":          {"api.openai.com", "/v1/files", "multipart/form-data; boundary=b", parts, "openai:files.create write"},
-		"a form for a file":       {"api.openai.com", "/v1/files", "application/x-www-form-urlencoded", long, "? body"},
-		"a part without boundary": {"api.openai.com", "/v1/files", "multipart/form-data", parts, "? body"},
+		"a GET beside":                       {"lab.acme.dev", "/api/v4/things/acme/web/notes", "application/x-www-form-urlencoded", long, "? body"},
+		"without a type":                     {"lab.acme.dev", "/api/v4/things/acme/web/notes", "", long, "? body"},
+		"in a part":                          {"lab.acme.dev", "/api/v4/things/acme/web/notes", "multipart/form-data; boundary=b", parts, "? body"},
+		"JSON is no form":                    {"lab.acme.dev", "/api/v4/things/acme/web/notes", "application/json", long, "lab:notes/create write on thing acme/web with owner=acme thing=web"},
+		"a known upload":                     {"api.openai.com", "/v1/files", "multipart/form-data; boundary=b", parts, "openai:files.create write"},
+		"a form for a file":                  {"api.openai.com", "/v1/files", "application/x-www-form-urlencoded", long, "? body"},
+		"a boundary as gsutil has it":        {"api.openai.com", "/v1/files", "multipart/related; boundary='===============7330845974216740156=='", parts, "openai:files.create write"},
+		"a boundary in such quotes and more": {"api.openai.com", "/v1/files", "multipart/related; boundary='==1=='; charset=x, application/x-www-form-urlencoded", parts, "? body"},
+		"a part without boundary":            {"api.openai.com", "/v1/files", "multipart/form-data", parts, "? body"},
 	} {
 		r := Request{Method: "POST", Host: one.host, Path: one.path, Header: http.Header{}, Body: one.body}
 		if one.kind != "" {
