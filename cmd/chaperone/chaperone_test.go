@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 
 // within calls f until it is true, and fails after twenty seconds.
 func within(ts *testscript.TestScript, what string, f func() bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

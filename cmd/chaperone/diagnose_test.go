@@ -79,14 +79,15 @@ func TestPythonPreload(t *testing.T) {
 		filepath.Join(ours, pythonFile):     string(pythonPreload),
 		filepath.Join(theirs, pythonFile):   "import sys\nsys.stdout.write('theirs ')\n",
 		filepath.Join(theirs, "stripe.py"):  "ca_bundle_path = 'own'\n",
+		filepath.Join(theirs, "boto.py"):    "import configparser\nconfig = configparser.ConfigParser()\n",
 		filepath.Join(theirs, "certifi.py"): "def where():\n    return 'own'\n",
 	} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for proxy, want := range map[string]string{"http://a": "theirs bundle bundle", "": "theirs own own"} {
-		c := exec.Command(python, "-c", "import stripe, certifi; print(stripe.ca_bundle_path, certifi.where())")
+	for proxy, want := range map[string]string{"http://a": "theirs bundle bundle bundle", "": "theirs own own none"} {
+		c := exec.Command(python, "-c", "import stripe, certifi, boto; print(stripe.ca_bundle_path, certifi.where(), boto.config.get('Boto', 'ca_certificates_file', fallback='none'))")
 		c.Env = []string{"PYTHONPATH=" + (surroundings{trust: ours, python: theirs}).pythonPath(), "SSL_CERT_FILE=bundle", "HTTPS_PROXY=" + proxy, "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 		out, err := c.CombinedOutput()
 		if got := strings.TrimSpace(string(out)); err != nil || got != want {

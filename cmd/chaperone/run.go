@@ -22,9 +22,10 @@ import (
 )
 
 // A session of run ends leaseTime after the last sign of life, which is given
-// every heartbeatTime: this is what ends it when run itself is killed.
+// every heartbeatTime: this is what ends it when run itself is killed. A machine that
+// is busy for a while, or was asleep, must not end the session of a run that lives.
 const (
-	leaseTime     = 10 * time.Second
+	leaseTime     = 20 * time.Second
 	heartbeatTime = 2 * time.Second
 )
 

@@ -1,6 +1,6 @@
 # Loaded into every Python of a session (PYTHONPATH). Libraries that would go past the
 # proxy or bring roots of their own are told better once they are imported: aiohttp,
-# certifi, stripe. A sitecustomize that was there before runs as ever.
+# boto (gsutil), certifi, stripe. A sitecustomize that was there before runs as ever.
 import os
 import sys
 
@@ -14,6 +14,14 @@ def _aiohttp(module):
         begin(self, *args, **kwargs)
 
     session.__init__ = __init__
+
+
+def _boto(module):
+    config = getattr(module, "config", None)
+    if config is not None:
+        if not config.has_section("Boto"):
+            config.add_section("Boto")
+        config.set("Boto", "ca_certificates_file", os.environ["SSL_CERT_FILE"])
 
 
 def _certifi(module):
@@ -35,7 +43,7 @@ def _stripe(module):
 
 
 class _Mender:
-    mends = {"aiohttp.client": _aiohttp, "certifi": _certifi, "stripe": _stripe}
+    mends = {"aiohttp.client": _aiohttp, "boto": _boto, "certifi": _certifi, "stripe": _stripe}
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
