@@ -41,8 +41,14 @@ func goHTTP() {
 		defer resp.Body.Close()
 		_, err = io.Copy(os.Stdout, resp.Body)
 	}
+	leave(err)
+}
+
+// leave says why a client ends badly, if it does.
+func leave(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 }
 
@@ -69,8 +75,8 @@ func goGRPC() {
 		err = conn.Invoke(ctx, method, wrapperspb.String("said over gRPC"), out)
 		fmt.Println(out.Value)
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		fmt.Fprintln(os.Stderr, err)
+	if !errors.Is(err, io.EOF) {
+		leave(err)
 	}
 }
 

@@ -37,7 +37,12 @@ Those that install in seconds run in every ` + "`go test ./...`" + `.
 | wrong, expired | the proxy password is wrong, or its session is over: nothing goes out |
 | down | the service cannot be reached, and the client says so |
 | cut | the session is revoked in mid-stream: the client ends |
-| same | the service receives what it would without the proxy, but for the credential and hop-by-hop fields |
+| same | the service receives what it would without the proxy, but for the credential, hop-by-hop fields, and what is below |
+
+What else the proxy changes, for all clients alike: a request that carries a credential asks for no compression that cannot be undone, so that a secret
+in the answer is found (` + "`Accept-Encoding: compress`, `Grpc-Accept-Encoding`, `Connect-Accept-Encoding`, `Sec-WebSocket-Extensions`" + `); a streamed POST
+without a type says so by ` + "`Content-Type: application/octet-stream`" + `, so that no service takes it for a form with another method in it; Google's and
+Microsoft's token endpoints are answered by the proxy.
 
 ✓ shown; **no** it failed, and the remarks below say why; – the client has no such thing, or the mode says nothing about it.
 `
@@ -52,8 +57,8 @@ const pageWays = `
 - It clears the environment, or is started by a daemon: ` + "`chaperone session create --format env|json|docker|kubernetes`" + ` has all variables.
 - ` + "`NODE_OPTIONS`, `PYTHONPATH` and `JAVA_TOOL_OPTIONS`" + ` carry what Node, Python and Java need: a script that sets its own has to add to them.
 - libcurl in other programs takes its CA from no variable: PHP gets it by a file of ` + "`run`" + `, pycurl by ` + "`CAINFO`" + `.
-- Not in the table, and not tried: gcloud and gsutil (Google's libraries are, by google-api-python-client; gsutil would want ` + "`-o Boto:ca_certificates_file=$SSL_CERT_FILE`" + `),
-  git LFS, docker (its registry protocol is, by skopeo), .NET, Chromium's NSS database.
+- Not in the table: gcloud, whose SDK is in no package registry. ` + "`run`" + ` sets its CA (` + "`CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE`" + `) and clears proxies of its own; its
+  HTTP layers are gsutil's and requests', which are. .NET is Microsoft's runtime 3.1, the newest that a registry other than NuGet has.
 
 ## What a person sees
 

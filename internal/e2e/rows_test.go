@@ -8,7 +8,7 @@ func rows() []row {
 	for _, v := range []string{"20", "22", "24"} {
 		all = append(all, nodeRows(v)...)
 	}
-	return slices.Concat(all, goRows(), javaRows(), rustRows(), scriptRows(), storeRows(), cloudRows())
+	return slices.Concat(all, goRows(), javaRows(), rustRows(), scriptRows(), storeRows(), cloudRows(), toolRows())
 }
 
 // plain are the calls of a client that asks what the environment says.
@@ -25,9 +25,11 @@ resume) cd $W; curl -sS -H "Authorization: Bearer $TOKEN" -r 0-399999 -o file $U
 esac
 exec wget -nv -t 1 -O- --content-on-error --method $METHOD ${BODY:+--body-data "$BODY"} --header "Authorization: Bearer $TOKEN" $URL`
 
-const gitScript = `set -e; export GIT_TERMINAL_PROMPT=0 GIT_CONFIG_NOSYSTEM=1 HOME=$W
+const gitSettings = `set -e; export GIT_TERMINAL_PROMPT=0 GIT_CONFIG_NOSYSTEM=1 HOME=$W
 at=https://x:$GITHUB_TOKEN@github.com/acme
-case $CALL in
+`
+
+const gitScript = gitSettings + `case $CALL in
 denied) exec git clone -q $at/other.git $W/other;;
 read) exec git ls-remote $at/web.git;;
 write) git clone -q $at/web.git $W/web; cd $W/web; git -c user.name=a -c user.email=a@example.com commit -q --allow-empty -m more; git push -q origin HEAD:refs/heads/topic-$$; echo pushed; exit;;

@@ -54,7 +54,7 @@ func storeRows() []row {
 		{name: "Maven", family: family, version: "mvn -v | head -1", install: "apt install maven", run: mavenScript, calls: "read", blind: true, door: true, reason: "403", known: blind + "; the proxy password comes from the local listener",
 			says: map[string]string{"read": "BUILD SUCCESS"}},
 		{name: "skopeo", family: family, version: "skopeo --version && which docker-registry", install: "apt install skopeo", run: skopeoScript, calls: "read push", blind: true, reason: "no grant for oci:hide",
-			says: map[string]string{"read": "schemaVersion", "push": "pushed and pulled"}, known: "shows of a service that is down the status alone; stands for docker as well, whose daemon takes its proxy and CA from settings of its own"},
+			says: map[string]string{"read": "schemaVersion", "push": "pushed and pulled"}, known: "shows of a service that is down the status alone"},
 	}
 }
 
@@ -92,7 +92,7 @@ func cloudRows() []row {
 		{name: "boto3", family: family, version: `$D/py/bin/python -c "import boto3; print(boto3.__version__)"`, install: "pip install boto3", run: amazon + "exec $D/py/bin/python $D/sdk.py boto3 $CALL", calls: "read write upload endless",
 			reason: "no grant for aws-s3:DeleteObject", says: objects, known: handles},
 		{name: "kubectl", family: family, version: "kubectl version --client | head -1", install: "apt install kubernetes-client", run: kubectlScript, calls: "read write endless", reason: "no grant for kube:delete",
-			says: map[string]string{"read": "web-1", "write": `"name":"made"`, "endless": "tick"}, known: "a streamed POST without a type arrives with `Content-Type: application/octet-stream`, which the proxy says so that no service takes it for a form: hence the column same"},
+			says: map[string]string{"read": "web-1", "write": `"name":"made"`, "endless": "tick"}},
 		{name: "Chromium", family: family, version: "chromium --version 2>/dev/null", install: "apt install chromium", run: chromiumScript, calls: "read", alone: true, door: true, reason: "no grant for shapes:hang",
 			says: map[string]string{"read": "data: 2"}, known: "sends no proxy password and reads no CA from a variable: start it with `--proxy-server=$CHAPERONE_LOCAL_PROXY`, and with `--ignore-certificate-errors-spki-list=` and the hash of the CA's key, or import the CA into its NSS database"},
 	}

@@ -63,6 +63,7 @@ var accounts = map[string]account{
 	"shapes": {"shapes", plainSecret, "", "SHAPES_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
 	"mcp":    {"mcp", plainSecret, "", "MCP_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
 	"drive":  {"google-drive", plainSecret, "", "GOOGLE_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
+	"gcs":    {"google-storage", plainSecret, "", "STORAGE_TOKEN", "ya29.0123456789abcdefghijABCDEFGHIJ0123456789"},
 	"kube":   {"kube", plainSecret, "", "KUBE_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
 	"depot":  {"depot", plainSecret, "", "DEPOT_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
 	"npm":    {"npm", plainSecret, "", "NPM_TOKEN", "plain_0123456789abcdefghijABCDEFGHIJ"},
@@ -79,6 +80,7 @@ const grants = `grants:
         - {actions: ["slack:chat.postMessage", "slack:auth.test", "openai:chat.completions.create", "openai:models.list", "stripe:balance/list", "stripe:customers/create"]}
         - {actions: ["anthropic:messages.create", "anthropic:models.list", "echo:say", "echo:talk", "echo:watch", "shapes:allowed", "shapes:upload", "google-drive:files.list", "google-drive:files.create"]}
         - {actions: ["mcp:initialize", "mcp:notifications/*", "mcp:stream/*", "mcp:tools/list", "mcp:look", "aws-s3:ListBuckets", "aws-s3:PutObject", "aws-s3:GetObject", "kube:list", "kube:create", "kube:watch", "depot:read", "npm:read", "npm:write", "crates:read", "crates:write", "oci:read", "oci:write"]}
+        - {actions: ["google-storage:buckets.get", "google-storage:objects.list", "google-storage:objects.get", "google-storage:objects.insert", "lfs:download", "lfs:upload"]}
   humans:
     "*": {allow: [{actions: ["*:*"]}]}
 `
@@ -112,6 +114,11 @@ const services = `services:
     mcp: [/mcp]
     ops: {"tools/call:look": look read, "tools/call:wipe": wipe delete}
   - {service: google-drive, env: [GOOGLE_TOKEN]}
+  - {service: google-storage, env: [STORAGE_TOKEN]}
+  - service: lfs
+    hosts: [github-cloud.githubusercontent.com]
+    allow_foreign: true
+    paths: {"/alambic/media/{object+}": {GET: download read, PUT: upload write}}
   - service: kube
     hosts: [kube.example.com]
     env: [KUBE_TOKEN]
@@ -228,13 +235,14 @@ func (w *world) handlers(t *testing.T) map[string]http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
+	lfs := testkit.NewLFS(git, githubSecret, "github-cloud.githubusercontent.com")
 	shelf := t.TempDir()
 	if err := stock(shelf); err != nil {
 		t.Fatal(err)
 	}
 	depot := testkit.Depot(shelf, plainSecret)
 	return map[string]http.Handler{
-		"api.github.com": testkit.GitHub(githubSecret), "github.com": git, "slack.com": testkit.Slack(slackSecret),
+		"api.github.com": testkit.GitHub(githubSecret), "github.com": lfs, "github-cloud.githubusercontent.com": lfs.Objects(), "oauth2.googleapis.com": testkit.GoogleTokens(plainSecret), "storage.googleapis.com": testkit.Buckets(plainSecret), "slack.com": testkit.Slack(slackSecret),
 		"api.openai.com": testkit.OpenAI(openaiSecret), "api.stripe.com": testkit.Stripe(stripeSecret),
 		"grpc.example.com": testkit.GRPC(echoSecret), "api.anthropic.com": testkit.Anthropic(claudeSecret),
 		"shapes.example.com": testkit.Shapes(), "mcp.example.com": testkit.MCP(plainSecret), "www.googleapis.com": testkit.Drive(plainSecret),

@@ -28,6 +28,26 @@ def pygithub():
         show(repo.get_issues()[0].title)
 
 
+def storage():
+    from google.cloud import storage
+    from google.oauth2.credentials import Credentials
+
+    bucket = storage.Client(project="acme", credentials=Credentials(token("STORAGE_TOKEN"))).bucket("acme")
+    if call == "denied":
+        bucket.blob("plan").delete(retry=None)
+    elif call == "write":
+        bucket.blob("made").upload_from_string("a plan", retry=None)
+        show("put")
+    elif call == "upload":
+        blob = bucket.blob("big", chunk_size=16 << 20)
+        blob.upload_from_string(bytes(9_000_000), retry=None)
+        show("uploaded")
+    elif call == "endless":
+        bucket.blob("endless").download_to_file(sys.stdout.buffer, checksum=None, retry=None)
+    else:
+        show(*[blob.name for blob in bucket.list_blobs(retry=None)])
+
+
 def websockets():
     import websockets
 
