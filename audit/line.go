@@ -1,7 +1,9 @@
 package audit
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -14,6 +16,7 @@ type Layout struct {
 	Colour  bool // for a terminal that has it
 	Dates   bool // the day stands before the time
 	Replica bool // several have written: whose line it is, where there is room
+	IDs     bool // the id stands behind the time
 }
 
 // widths are those of the columns; 0 leaves one out.
@@ -29,7 +32,7 @@ func (l Layout) columns() widths {
 		return widths{l.replica(), 24, 20, 40}
 	case l.Width >= 110:
 		return widths{l.replica(), 16, 16, 34}
-	case l.Width >= 80:
+	case l.Width >= 76: // 80 less what others put before a line
 		return widths{0, 12, 0, 30}
 	}
 	return widths{0, 0, 0, max(l.Width-22, 10)}
@@ -60,27 +63,32 @@ func (x Exchange) Line(l Layout) string {
 	}
 	cells := []string{d.Time.Local().Format(clock), paint(result, fmt.Sprintf("%-5s", result), l.Colour)}
 	room := l.Width - len(clock) - 9
+	if l.IDs {
+		cells = slices.Insert(cells, 1, d.ID)
+		room -= len(d.ID) + 2
+	}
 	for _, c := range []struct {
-		text  string
-		width int
-	}{{orDash(d.Replica), w.replica}, {x.who(), w.who}, {orDash(d.Human.Name()), w.human}, {x.what(), w.what}} {
+		text, short string
+		width       int
+	}{{orDash(d.Replica), "", w.replica}, {x.who(), d.Agent.ID, w.who}, {orDash(d.Human.Name()), "", w.human}, {x.what(), x.briefly(w.what), w.what}} {
 		if c.width > 0 {
-			cells = append(cells, l.cell(c.text, c.width))
+			cells = append(cells, l.cell(c.text, c.short, c.width))
 			room -= c.width + 2
 		}
 	}
-	end := Printable(x.end())
-	if l.Width > 0 {
-		end = cut(end, max(room, 0))
+	end := Printable(x.end(true))
+	if l.Width > 0 && utf8.RuneCountInString(end) > room {
+		end = cut(Printable(x.end(false)), max(room, 0))
 	}
 	return strings.TrimRight(strings.Join(append(cells, end), "  "), " ")
 }
 
-// cell fills a column, and where lines are cut keeps to it.
-func (l Layout) cell(text string, width int) string {
+// cell fills a column, and where lines are cut keeps to it: by what says the same in
+// short, where there is one.
+func (l Layout) cell(text, short string, width int) string {
 	text = Printable(text)
-	if l.Width > 0 {
-		text = cut(text, width)
+	if l.Width > 0 && utf8.RuneCountInString(text) > width {
+		text = cut(cmp.Or(Printable(short), text), width)
 	}
 	return text + strings.Repeat(" ", max(width-utf8.RuneCountInString(text), 0))
 }
@@ -126,8 +134,19 @@ func (x Exchange) what() string {
 	return strings.TrimSpace(d.Action.ID + " " + d.ResourceID())
 }
 
-// end says how the exchange ended.
-func (x Exchange) end() string {
+// briefly says what was done on what in so many columns: the action is cut for the sake
+// of the resource, which is what people look for.
+func (x Exchange) briefly(width int) string {
+	action, on := x.Decision.Action.ID, x.Decision.ResourceID()
+	left := width - 1 - utf8.RuneCountInString(on)
+	if action == "" || on == "" || left < 12 {
+		return x.what()
+	}
+	return cut(action, left) + " " + on
+}
+
+// end says how the exchange ended; whole: also of an allow what the proxy added.
+func (x Exchange) end(whole bool) string {
 	d, o := x.Decision, x.Outcome
 	var parts []string
 	if d.IsAlarm() {
@@ -142,8 +161,10 @@ func (x Exchange) end() string {
 		if o.Outcome.Status != 0 {
 			parts = append(parts, fmt.Sprint(o.Outcome.Status))
 		}
-		if d.Decision.Result == "allow" {
+		if d.Decision.Result == "allow" && whole {
 			parts = append(parts, fmt.Sprintf("%s (+%s)", short(o.Outcome.TotalUS), short(o.Outcome.AddedUS)))
+		} else if d.Decision.Result == "allow" {
+			parts = append(parts, short(o.Outcome.TotalUS))
 		}
 		said := d.Decision.Result != "allow" && len(d.Decision.Reasons) > 0 && o.Outcome.Error == "denied" // better by the reason
 		if o.Outcome.Error != "" && o.Outcome.Error != d.Alarm && !said {

@@ -41,7 +41,9 @@ type Options struct {
 // Keeper looks after a log until it is closed.
 type Keeper struct {
 	o      Options
+	ctx    context.Context
 	cancel context.CancelFunc
+	sign   chan chan error
 	done   sync.WaitGroup
 	index  *index.Maker
 	notary *proof.Notary // nil: not opened yet
@@ -57,9 +59,24 @@ func Start(o Options) *Keeper {
 		o.Behind = func(f func()) { f() }
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &Keeper{o: o, cancel: cancel, index: index.NewMaker(o.Path, o.Key)}
+	k := &Keeper{o: o, ctx: ctx, cancel: cancel, sign: make(chan chan error), index: index.NewMaker(o.Path, o.Key)}
 	k.done.Go(func() { k.run(ctx) })
 	return k
+}
+
+// ErrClosed is returned by a keeper that was closed.
+var ErrClosed = errors.New("nobody looks after the log any more")
+
+// Sign signs a checkpoint of all lines that are on disk now, and returns when it is
+// written.
+func (k *Keeper) Sign() error {
+	done := make(chan error, 1)
+	select {
+	case k.sign <- done:
+		return <-done
+	case <-k.ctx.Done():
+		return ErrClosed
+	}
 }
 
 // Close waits until what is being done is done.
@@ -80,6 +97,10 @@ func (k *Keeper) run(ctx context.Context) {
 		case <-ctx.Done():
 			k.end()
 			return
+		case done := <-k.sign:
+			var err error
+			k.o.Behind(func() { err = k.notarize(true) })
+			done <- err
 		case <-tick.C:
 		}
 	}

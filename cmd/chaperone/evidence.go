@@ -23,6 +23,14 @@ func (r *road) keepLog() error {
 	return nil
 }
 
+// sign signs the log as it is now.
+func (r *road) sign() error {
+	if err := r.log.Flush(); err != nil {
+		return err
+	}
+	return r.keeper.Sign()
+}
+
 // altered tells that somebody changed the decision log.
 func (r *road) altered(message string) {
 	r.alarm("log_altered", message+"; run `chaperone log verify`, and keep the files as they are")

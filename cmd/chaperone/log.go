@@ -7,6 +7,7 @@ import (
 	"iter"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,6 +63,13 @@ func (s *selection) filter(now time.Time) (audit.Filter, error) {
 		} else if err3 == nil && !s.Until.After(s.Since) {
 			err3 = problem.Misuse(fmt.Sprintf("%q is no day", s.on), "write today, yesterday, monday, 14 March or 2026-03-14")
 		}
+	}
+	s.Method = strings.ToUpper(s.Method)
+	if s.Access != "" && !slices.Contains([]string{"read", "list", "write", "delete", "admin", "unknown", "*"}, s.Access) {
+		return s.Filter, problem.Misuse(fmt.Sprintf("access %q is not known", s.Access), "use read, list, write, delete, admin or unknown")
+	}
+	if digits := strings.TrimSuffix(s.Status, "*"); strings.Trim(digits, "0123456789") != "" || len(digits) > 3 {
+		return s.Filter, problem.Misuse(fmt.Sprintf("status %q is none", s.Status), "use a number such as 404, or 4*")
 	}
 	if s.Result != "" && !slices.Contains([]string{"allow", "deny", "ask", "alarm"}, s.Result) {
 		return s.Filter, problem.Misuse(fmt.Sprintf("result %q is not known", s.Result), "use allow, deny, ask or alarm")
@@ -127,7 +135,7 @@ func (a *app) logPath() (string, error) {
 func (a *app) logTail() *cobra.Command {
 	var s selection
 	var r whose
-	var follow, wide bool
+	var follow, wide, ids bool
 	var lines int
 	c := &cobra.Command{
 		Use: "tail", Short: "Print the last requests, one line each", Args: noArguments,
@@ -148,7 +156,9 @@ they go elsewhere; NO_COLOR leaves colours out. --json prints the log's own line
 			}
 			q := peers.Wanted(&f)
 			q.Lines = lines
-			return a.tail(c.Context(), l, q, follow, wide)
+			layout := a.layout(wide)
+			layout.IDs = ids
+			return a.tail(c.Context(), l, q, follow, layout)
 		},
 	}
 	s.flags(c)
@@ -156,12 +166,11 @@ they go elsewhere; NO_COLOR leaves colours out. --json prints the log's own line
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")
 	c.Flags().IntVarP(&lines, "lines", "n", 10, "how many")
 	c.Flags().BoolVar(&wide, "wide", false, "cut no line")
+	c.Flags().BoolVar(&ids, "ids", false, "with the id of each, for log show")
 	return c
 }
 
-func (a *app) tail(ctx context.Context, l *logs, q peers.Question, follow, wide bool) error {
-	layout := a.layout(wide)
-	layout.Replica = len(l.list) > 1
+func (a *app) tail(ctx context.Context, l *logs, q peers.Question, follow bool, layout audit.Layout) error {
 	begun := false
 	print := func(list []audit.Exchange) error {
 		if !begun && len(list) > 0 {

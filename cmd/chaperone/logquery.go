@@ -105,6 +105,9 @@ func (a *app) ask(ctx context.Context, l *logs, f *audit.Filter, q *questions) e
 		if err != nil {
 			return err
 		}
+		if len(groups) == 0 {
+			l.nothing(f)
+		}
 		if q.limit > 0 && len(groups) > q.limit {
 			groups = groups[:q.limit]
 		}
@@ -114,6 +117,7 @@ func (a *app) ask(ctx context.Context, l *logs, f *audit.Filter, q *questions) e
 	if q.limit > 0 {
 		list = first(list, q.limit)
 	}
+	list = l.orNothing(list, f)
 	if q.format == "csv" {
 		return cmp.Or(printCSV(a.stdout, list), l.whole())
 	}

@@ -73,6 +73,7 @@ func (a *app) logs(ctx context.Context, r *whose) (*logs, error) {
 	if err != nil {
 		return nil, problem.Failure(err, "it is made anew at the next start of the proxy when it is moved away")
 	}
+	local.Sign = func() error { return admin.NewClient(l.s.Admin).Sign(ctx) }
 	host, _ := os.Hostname()                                  // to choose by only
 	id, _ := os.ReadFile(filepath.Join(l.s.State, "replica")) // absent before the first start
 	if one := (&oneLog{replica: string(id), host: host, ask: local.Ask}); l.chosen(one) {
@@ -177,6 +178,34 @@ func (l *logs) lacks(who string, err error) {
 
 func (l *logs) note(text string) {
 	fmt.Fprintf(l.a.stderr, "chaperone: note: %s\n", audit.Printable(text))
+}
+
+// nothing tells that nothing was found, and when it was looked for.
+func (l *logs) nothing(f *audit.Filter) {
+	text := "nothing matches"
+	if !f.Since.IsZero() {
+		text += " from " + stamp(f.Since)
+	}
+	if !f.Until.IsZero() {
+		text += " to " + stamp(f.Until)
+	}
+	l.note(text)
+}
+
+// orNothing is a list, of which it is told when nothing is in it.
+func (l *logs) orNothing(list iter.Seq2[audit.Exchange, error], f *audit.Filter) iter.Seq2[audit.Exchange, error] {
+	return func(yield func(audit.Exchange, error) bool) {
+		some := false
+		for x, err := range list {
+			some = true
+			if !yield(x, err) {
+				return
+			}
+		}
+		if !some {
+			l.nothing(f)
+		}
+	}
 }
 
 // whole is an error where the answer is not.

@@ -24,17 +24,34 @@ const nearby = 5
 
 func (a *app) logShow() *cobra.Command {
 	var r whose
+	var s selection
 	c := &cobra.Command{
-		Use: "show ID", Short: "Show the whole story of one request", Args: arguments("ID"),
+		Use: "show ID", Short: "Show the whole story of one request", Args: cobra.ArbitraryArgs,
 		Long: `Show the whole story of one request: who made it for whom, by which delegation, what
 was decided by which policy and why, how it ended, and what its session did just before
-and after, on whichever replica. --json prints the lines of the log.`,
+and after, on whichever replica. Instead of an ID flags may select: the last request that
+matches them is shown. --json prints the lines of the log.`,
+		Example: `  chaperone log show 01K4…
+  chaperone log show --alarm '*'          # the last alarm`,
 		RunE: func(c *cobra.Command, args []string) error {
+			f, err := s.filter(time.Now())
+			if err != nil {
+				return err
+			}
+			wants := len(f.Wants()) > 0 || !f.Since.IsZero() || !f.Until.IsZero()
+			if len(args) > 1 || len(args) == 1 == wants || len(args) == 1 && args[0] == "" {
+				return problem.Misuse("chaperone log show wants an ID, or flags that select", "usage: "+c.UseLine())
+			}
 			l, err := a.logs(c.Context(), &r)
 			if err != nil {
 				return err
 			}
-			x, err := l.find(c.Context(), args[0])
+			var x *audit.Exchange
+			if wants {
+				x, err = l.last(c.Context(), &f)
+			} else {
+				x, err = l.find(c.Context(), args[0])
+			}
 			if err != nil {
 				return err
 			}
@@ -45,11 +62,42 @@ and after, on whichever replica. --json prints the lines of the log.`,
 			if err != nil {
 				return err
 			}
-			return cmp.Or(a.tell(x, around, len(l.list) > 1), l.whole())
+			return cmp.Or(a.tell(c.Context(), l, x, around), l.whole())
 		},
 	}
+	s.flags(c)
 	r.flags(c)
 	return c
+}
+
+// last finds the last exchange that a filter selects.
+func (l *logs) last(ctx context.Context, f *audit.Filter) (*audit.Exchange, error) {
+	q := peers.Wanted(f)
+	q.Ask, q.Lines = peers.Latest, 1
+	var last *audit.Exchange
+	for x, err := range l.exchanges(ctx, q) {
+		if err != nil {
+			return nil, err
+		}
+		last = &x
+	}
+	if last == nil {
+		l.nothing(f)
+		return nil, cmp.Or[error](l.whole(), exitCode(problem.Failed))
+	}
+	return last, nil
+}
+
+// holder says whose session a handle was made for, as the log has it.
+func (l *logs) holder(ctx context.Context, session string) string {
+	q := peers.Wanted(&audit.Filter{Session: session})
+	q.Ask, q.Lines = peers.Latest, 1
+	for x, err := range l.exchanges(ctx, q) {
+		if err == nil {
+			return join(session, "of", x.Decision.Agent.ID, "instance", x.Decision.Agent.Instance, "for", x.Decision.Human.Name())
+		}
+	}
+	return session
 }
 
 // find finds the exchange of an id. The id says when it was: there it is looked for
@@ -110,12 +158,17 @@ func (l *logs) around(ctx context.Context, x *audit.Exchange) ([]audit.Exchange,
 }
 
 // tell prints the story.
-func (a *app) tell(x *audit.Exchange, around []audit.Exchange, several bool) error {
+func (a *app) tell(ctx context.Context, l *logs, x *audit.Exchange, around []audit.Exchange) error {
 	d := x.Decision
-	l := a.layout(false)
-	l.Dates, l.Replica = true, several
-	fmt.Fprintln(a.stdout, x.Line(l))
+	layout := a.layout(false)
+	head := layout
+	head.Dates, head.Width = true, 0
+	fmt.Fprintln(a.stdout, x.Line(head))
 	fmt.Fprintln(a.stdout)
+	owner := d.Credential.Session
+	if owner != "" {
+		owner = l.holder(ctx, owner)
+	}
 	if err := a.print(nil, func(w io.Writer) {
 		field(w, "id", d.ID)
 		field(w, "time", d.Time.Local().Format("Monday 2 January 2006, 15:04:05.000 MST"))
@@ -135,7 +188,7 @@ func (a *app) tell(x *audit.Exchange, around []audit.Exchange, several bool) err
 		field(w, "query", strings.Join(d.Request.Query, ", "))
 		field(w, "from", join(d.Request.Client, "by", d.Request.Protocol))
 		field(w, "credential", join(d.Credential.ID, "handle", d.Credential.Handle))
-		field(w, "handle of", d.Credential.Session)
+		field(w, "handle of", owner)
 		field(w, "trace", d.Traceparent)
 		field(w, "alarm", join(d.Alarm, "", d.What))
 		field(w, "decision", join(d.Decision.Result, "by policy", d.Decision.Policy))
@@ -147,18 +200,23 @@ func (a *app) tell(x *audit.Exchange, around []audit.Exchange, several bool) err
 			field(w, "obligations", string(b))
 		}
 		ending(w, x)
+		if d.Alarm != "" && d.Session != "" {
+			field(w, "to end it", "chaperone revoke --session "+d.Session+"    or  --agent "+d.Agent.ID)
+		}
 	}); err != nil || len(around) < 2 {
 		return err
 	}
 	fmt.Fprintf(a.stdout, "\nwhat session %s did around it\n", audit.Printable(d.Session))
+	layout.Replica, layout.Dates = len(l.list) > 1, !sameDay(around[0].Decision.Time, around[len(around)-1].Decision.Time)
+	if layout.Width > 0 {
+		layout.Width = max(layout.Width-2, 1)
+	}
 	for _, o := range around {
 		mark := "  "
 		if o.Decision.ID == d.ID {
 			mark = "> "
 		}
-		inner := l
-		inner.Width = max(l.Width-2, 0)
-		if _, err := fmt.Fprintln(a.stdout, mark+o.Line(inner)); err != nil {
+		if _, err := fmt.Fprintln(a.stdout, mark+o.Line(layout)); err != nil {
 			return err
 		}
 	}

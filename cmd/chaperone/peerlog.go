@@ -58,7 +58,7 @@ func (r *road) openDoor(give func(net.Listener, error) (net.Listener, error)) (*
 		return nil, err
 	}
 	r.door = net.JoinHostPort(host, fmt.Sprint(own.Port()))
-	l.Flush, l.Workers = r.log.Flush, 1
+	l.Flush, l.Sign, l.Workers = r.log.Flush, r.sign, 1
 	return &door{peers.NewDoor(peers.DoorOptions{Replica: r.shared.id, Log: l, Identity: r.identity, Logger: r.logger}), ln}, nil
 }
 

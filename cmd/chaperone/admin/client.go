@@ -168,6 +168,12 @@ func (c *Client) Flush(ctx context.Context) error {
 	return err
 }
 
+// Sign has the proxy sign a checkpoint of the decision log.
+func (c *Client) Sign(ctx context.Context) error {
+	_, err := ask[none](ctx, c, "POST", "/v1/log/sign", none{})
+	return err
+}
+
 // Status returns the state of the proxy.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return ask[Status](ctx, c, "GET", "/v1/status", nil)

@@ -38,6 +38,8 @@ type Options struct {
 	Stages Stages
 	// Flush brings what was decided into the file of the decision log.
 	Flush func() error
+	// Sign signs a checkpoint of the decision log as it is now.
+	Sign func() error
 	// App returns the app through which people log in to a service.
 	App func(ctx context.Context, service string) (credential.App, error)
 	// ProxyURL is the proxy's address as agents dial it, with their credentials.
@@ -90,6 +92,7 @@ func New(o Options) *Server {
 	mux.Handle("POST /v1/policy/promote", answer(s.promote))
 	mux.Handle("POST /v1/policy/rollback", answer(s.rollback))
 	mux.Handle("POST /v1/log/flush", answer(s.flush))
+	mux.Handle("POST /v1/log/sign", answer(s.sign))
 	mux.Handle("GET /v1/status", answer(s.status))
 	s.routeLogins(mux)
 	mux.HandleFunc("GET /readyz", s.readyz)
@@ -329,6 +332,8 @@ func (s *Server) reload(r *http.Request, _ none) (Status, error) {
 }
 
 func (s *Server) flush(*http.Request, none) (none, error) { return none{}, s.o.Flush() }
+
+func (s *Server) sign(*http.Request, none) (none, error) { return none{}, s.o.Sign() }
 
 func (s *Server) status(*http.Request, none) (Status, error) { return s.o.Status(), nil }
 
