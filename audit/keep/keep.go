@@ -99,7 +99,11 @@ func (k *Keeper) run(ctx context.Context) {
 			return
 		case done := <-k.sign:
 			var err error
-			k.o.Behind(func() { err = k.notarize(true) })
+			k.o.Behind(func() {
+				for err = k.notarize(true); err == nil && k.notary.More(); {
+					err = k.notarize(true)
+				}
+			})
 			done <- err
 		case <-tick.C:
 		}

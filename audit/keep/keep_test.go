@@ -2,6 +2,7 @@ package keep
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -209,5 +210,53 @@ func TestLogIsTakenAway(t *testing.T) {
 				t.Errorf("verify finds nothing: %+v, %v", r, err)
 			}
 		})
+	}
+}
+
+// TestSign has a checkpoint signed that would not be due for an hour, also while others
+// ask for it, and refuses when nobody looks after the log.
+func TestSign(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "decisions.jsonl")
+	key, err := proof.OpenKey(filepath.Join(filepath.Dir(path), "log.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := audit.Open(audit.Options{Path: path, MaxSize: 16 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	fault := func(m string) { t.Error(m) }
+	k := Start(Options{Path: path, Key: key, Pack: true, CheckpointEvery: time.Hour, CheckpointLines: 1 << 40, Every: time.Millisecond, Notice: fault, Altered: fault})
+	for n := 1; n <= 5; n++ {
+		for range 50 {
+			if _, err := write(l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		var asking sync.WaitGroup
+		for range 3 {
+			asking.Go(func() {
+				if err := k.Sign(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		asking.Wait()
+		r, err := proof.Verify(proof.VerifyOptions{Path: path, Key: &key.Public})
+		if err != nil || r.Bad != nil || r.Signed != int64(n*100) {
+			t.Fatalf("%d lines are signed of %d: %+v, %v", r.Signed, n*100, r.Bad, err)
+		}
+	}
+	k.Close()
+	if err := k.Sign(); !errors.Is(err, ErrClosed) {
+		t.Errorf("a keeper that was closed: %v", err)
+	}
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*.jsonl.zst"))
+	if err != nil || len(files) == 0 {
+		t.Errorf("no segment was packed: %v", err)
 	}
 }
