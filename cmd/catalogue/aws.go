@@ -39,6 +39,11 @@ func (a amazon) make(w *work) error {
 	if err := w.read(a.model+".json", b, o); err != nil {
 		return err
 	}
+	if w.shows {
+		if err := w.awsExamples(a.model, b); err != nil {
+			return err
+		}
+	}
 	for _, path := range sorted(w.Paths) { // a bucket in the host's name leaves the path /
 		if rest, ok := strings.CutPrefix(path, "/{Bucket}"); ok && (rest == "" || rest[0] == '?') {
 			for _, method := range sorted(w.Paths[path]) {

@@ -9,6 +9,10 @@
 // a person found out about single operations, and hand/, services that no package
 // describes. Two runs write the same bytes.
 //
+//	go run ./cmd/catalogue -npm FOLDER -examples policy/action/testdata/published
+//
+// writes the requests that those descriptions show, for the tests.
+//
 // A run that would lower the level of an operation, or drop one, lists them and
 // writes nothing of that service, unless -lower says that a person has looked.
 package main
@@ -34,6 +38,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	packages := flags.Bool("packages", false, "print the npm packages that are read, and end")
 	lower := flags.Bool("lower", false, "write also where levels are lowered or operations dropped")
 	asTable := flags.Bool("table", false, "print the table of docs/services.md, and end")
+	examples := flags.String("examples", "", "write the requests that the descriptions show to this folder instead, as the tests of policy/action read them")
 	notes := flags.Bool("notes", false, "print what could not be taken over")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -49,7 +54,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return 0
 	}
-	m := maker{sources: sources{npm: *npm}, out: *out, stdout: stdout, stderr: stderr, notes: *notes, lower: *lower}
+	m := maker{sources: sources{npm: *npm}, out: *out, stdout: stdout, stderr: stderr, notes: *notes, lower: *lower, examples: *examples}
 	failed := false
 	for _, v := range vendors() {
 		if *only != "" && !strings.Contains(","+*only+",", ","+v.name+",") {
@@ -72,6 +77,7 @@ type maker struct {
 	out            string
 	stdout, stderr io.Writer
 	notes, lower   bool
+	examples       string // folder
 }
 
 func (m *maker) make(v *vendor) error {
@@ -79,12 +85,16 @@ func (m *maker) make(v *vendor) error {
 	if err != nil {
 		return err
 	}
+	w.shows = m.examples != ""
 	if err := v.make(w); err != nil {
 		return err
 	}
 	text, err := w.finish()
 	if err != nil {
 		return err
+	}
+	if m.examples != "" {
+		return w.writeExamples(m.examples)
 	}
 	s, err := action.Parse(v.name+".json", text)
 	if err != nil {

@@ -21,6 +21,8 @@ type work struct {
 	action.Service
 	sources
 	cited     []string
+	examples  []example
+	shows     bool // examples are wanted
 	overrides []override
 	notes     []string
 }
@@ -51,10 +53,15 @@ func (w *work) adjust(prefix string, op *describe.Operation) {
 
 // read takes in one description.
 func (w *work) read(file string, b []byte, o describe.Options) error {
+	finish := func() {}
+	if w.shows {
+		finish = w.gather(b, &o)
+	}
 	d, err := describe.Read(file, b, o)
 	if err != nil {
 		return err
 	}
+	finish()
 	w.take("", d)
 	return nil
 }

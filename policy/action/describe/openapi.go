@@ -234,6 +234,14 @@ func (doc *openAPI) fields(s *schema, prefix string, depth int) []string {
 
 func lastPart(ref string) string { return ref[strings.LastIndexByte(ref, '/')+1:] }
 
+// Plain returns a description as JSON, which it may be already or be YAML.
+func Plain(b []byte) ([]byte, error) {
+	if json.Valid(b) {
+		return b, nil
+	}
+	return fromYAML(b)
+}
+
 // fromYAML turns YAML into JSON. Keys that are no text become text, as JSON would
 // have them.
 func fromYAML(b []byte) ([]byte, error) {
