@@ -30,7 +30,7 @@ func (d *road) obliges(obligations string) {
 	counter := limit.New(kv, time.Now)
 	d.t.Cleanup(func() { counter.Close(); kv.Close() })
 	d.server.o.Limits = counter
-	e, err := opa.Load(opa.Options{FS: fstest.MapFS{"p.rego": {Data: []byte("package chaperone\n\ndecision := {\"result\": \"allow\", \"reasons\": [\"Yes.\"], \"obligations\": " + obligations + "}\n")}}})
+	e, err := opa.Load(opa.Options{FS: fstest.MapFS{"p.rego": {Data: []byte("package chaperone\n\ndecision := {\"result\": \"allow\", \"reasons\": [\"Yes.\"], \"obligations\": " + obligations + "}\n")}}, Timeout: 10 * time.Second})
 	check(d.t, err)
 	d.t.Cleanup(e.Close)
 	d.gate.Obligations = policy.All()

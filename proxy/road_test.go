@@ -107,7 +107,8 @@ func newRoad(t testing.TB, change ...func(*Options, *upstream.Options)) *road {
 	check(t, err)
 	roots := d.startService()
 	uo := upstream.Options{Roots: roots, Resolve: map[string]string{"*.example.com": d.service.Listener.Addr().String(), "api.acme.dev": d.service.Listener.Addr().String(), "api.github.com": d.service.Listener.Addr().String()}}
-	o := Options{Directory: d.dir, Catalogue: catalogue, Gate: d.gate, Log: log, Vault: d.vault, CA: d.ca, Metrics: NewMetrics(), Logger: slog.New(slog.NewTextHandler(d.operation, nil))}
+	o := Options{Directory: d.dir, Catalogue: catalogue, Gate: d.gate, Log: log, Vault: d.vault, CA: d.ca, Metrics: NewMetrics(), Logger: slog.New(slog.NewTextHandler(d.operation, nil)),
+		HandshakeTimeout: time.Minute, HeadTimeout: time.Minute} // a loaded machine is no test of them
 	for _, f := range change {
 		f(&o, &uo)
 	}

@@ -1,16 +1,19 @@
 package e2e
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"chaperone/certs"
 	"chaperone/internal/testkit"
@@ -77,6 +80,9 @@ func (s *consentService) token(w http.ResponseWriter, r *http.Request) {
 // TestLogin walks a person through consent, with curl in the place of their browser,
 // and uses what comes of it through the proxy.
 func TestLogin(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("no curl, which is the person's browser here")
+	}
 	ca, err := certs.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +119,9 @@ func TestLogin(t *testing.T) {
 	env := []string{"PATH=" + browser + ":" + os.Getenv("PATH")}
 	verb := func(want string, args ...string) {
 		t.Helper()
-		got, err := p.Run(t.Context(), "", env, args...)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		got, err := p.Run(ctx, "", env, args...)
 		if err != nil || !strings.Contains(got.Out+got.Err, want) || strings.Contains(got.Out+got.Err, "canary") {
 			t.Fatalf("%v: %v, %d\n%s%s\nwant %q", args, err, got.Code, got.Out, got.Err, want)
 		}
