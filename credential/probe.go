@@ -64,6 +64,9 @@ type Finding struct {
 	Status int      `json:"status"`
 	Who    string   `json:"who,omitzero"` // at the service
 	Scopes []string `json:"scopes,omitzero"`
+	// Excess is what the scopes allow beyond what policy can ever use; nil where there are
+	// none, or it cannot be told.
+	Excess *Excess `json:"excess,omitzero"`
 }
 
 // Test tries a credential by a harmless call. It is the operator's own request: no agent
@@ -100,7 +103,12 @@ func (v *Vault) Test(ctx context.Context, id string, p Probe) (Finding, error) {
 	if err != nil {
 		return Finding{}, fmt.Errorf("%w: its answer ends early", grant.ErrEndpoint)
 	}
-	return found(resp, body, p), nil
+	f := found(resp, body, p)
+	if f.Works && len(f.Scopes) == 0 { // the service does not say; those that were asked for are the most that it gave
+		f.Scopes = scopes(k.Settings["scopes"])
+		slices.Sort(f.Scopes)
+	}
+	return f, nil
 }
 
 // probing is the request with the credential in it.

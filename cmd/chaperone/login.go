@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -196,12 +198,39 @@ func (a *app) loginByDevice(ctx context.Context, client *admin.Client, in admin.
 	}
 }
 
+// describeScopes tells which scopes a credential has, and which are more than policy
+// can use.
+func describeScopes(w io.Writer, x *credential.Finding) {
+	if len(x.Scopes) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "its scopes are %s\n", strings.Join(x.Scopes, ", "))
+	e := x.Excess
+	if e == nil {
+		fmt.Fprintln(w, "what of them the policy can use cannot be told: it does not decide by its grants, or grants requests without a name")
+		return
+	}
+	if len(e.Unneeded) > 0 {
+		fmt.Fprintf(w, "no grant of the policy needs %s: leave that out\n", strings.Join(e.Unneeded, ", "))
+	}
+	for _, wide := range slices.Sorted(maps.Keys(e.Narrower)) {
+		fmt.Fprintf(w, "for all that the policy grants, %s would do in place of %s\n", e.Narrower[wide], wide)
+	}
+	if len(e.Unknown) > 0 {
+		fmt.Fprintf(w, "what %s opens is not known here\n", strings.Join(e.Unknown, ", "))
+	}
+	if len(e.Unneeded)+len(e.Narrower)+len(e.Unknown) == 0 {
+		fmt.Fprintln(w, "the policy can use all of them")
+	}
+}
+
 func (a *app) credentialTest() *cobra.Command {
 	var in admin.Trial
 	c := &cobra.Command{
 		Use: "test ID", Short: "Try a credential by a harmless call", Args: arguments("ID"),
 		Long: `Try a credential by a call that changes nothing, and say whether the service takes it,
-whose it is there and which scopes it has. For services whose own call is not known, name
+whose it is there, which scopes it has, and which of them no grant of the policy can ever
+use. For services whose own call is not known, name
 a harmless address of theirs with --url.`,
 		RunE: a.withAdmin(func(ctx context.Context, client *admin.Client, args []string) error {
 			x, err := client.TestCredential(ctx, args[0], in)
@@ -216,9 +245,7 @@ a harmless address of theirs with --url.`,
 				if x.Who != "" {
 					fmt.Fprintf(w, "it is %s's there\n", x.Who)
 				}
-				if len(x.Scopes) > 0 {
-					fmt.Fprintf(w, "its scopes are %s; what no grant of the policy needs is better left out\n", strings.Join(x.Scopes, ", "))
-				}
+				describeScopes(w, &x)
 			})
 		}),
 	}

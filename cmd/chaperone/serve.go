@@ -136,7 +136,7 @@ func (r *road) start(ctx context.Context) (*running, error) {
 		go up.serve(func() error { return up.metrics.Serve(ln) })
 	}
 	up.admin = admin.New(admin.Options{
-		App:       r.app,
+		App: r.app, Usable: r.usable,
 		Directory: r.directory, Vault: r.vault, Catalogue: func() *action.Catalogue { return r.catalogue.Load() },
 		Metrics: r.metrics.Handler(), Unready: r.unready, Logger: r.logger, Status: r.status, Reload: r.reload, Stages: admin.Stages{Promote: r.promote, Rollback: r.rollback}, Flush: r.log.Flush, Sign: r.sign, ProxyURL: r.proxyURL,
 		Replicas: r.shared.registry.List, Confirm: r.confirm, AskLog: r.askLog,

@@ -76,7 +76,7 @@ func beginTokens(t *testing.T) *tokens {
 	w := &tokens{dir: t.TempDir(), env: os.Environ()}
 	resolve := map[string]string{}
 	for host, h := range map[string]http.Handler{
-		"www.googleapis.com": testkit.Drive(plainSecret), "sts.eu-west-1.amazonaws.com": testkit.STS(own, canary+"-web-identity", givenKeys), "s3.eu-west-1.amazonaws.com": testkit.S3For(givenKeys),
+		"api.github.com": testkit.GitHub(githubSecret), "www.googleapis.com": testkit.Drive(plainSecret), "sts.eu-west-1.amazonaws.com": testkit.STS(own, canary+"-web-identity", givenKeys), "s3.eu-west-1.amazonaws.com": testkit.S3For(givenKeys),
 		"oauth2.googleapis.com": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":3600}`, plainSecret)
@@ -97,7 +97,7 @@ func beginTokens(t *testing.T) *tokens {
 		t.Fatal(err)
 	}
 	w.Program, err = testkit.Start(t.Context(), testkit.ProgramOptions{Bin: bin, Dir: w.dir, Roots: ca.PEM(), Resolve: resolve,
-		Grants: "grants:\n  agents:\n    triage-bot:\n      allow:\n        - {actions: [\"google-drive:files.list\", \"aws-sts:AssumeRole\", \"aws-sts:AssumeRoleWithWebIdentity\", \"aws-s3:ListBuckets\"]}\n  humans:\n    \"*\": {allow: [{actions: [\"*:*\"]}]}\n"})
+		Grants: "grants:\n  agents:\n    triage-bot:\n      allow:\n        - {actions: [\"github:issues/*\", \"google-drive:files.list\", \"aws-sts:AssumeRole\", \"aws-sts:AssumeRoleWithWebIdentity\", \"aws-s3:ListBuckets\"]}\n  humans:\n    \"*\": {allow: [{actions: [\"*:*\"]}]}\n"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,4 +157,24 @@ func TestLibrariesThatGetTokens(t *testing.T) {
 	if strings.Contains(w.Output(), canary) {
 		t.Errorf("the program says %s", w.Output())
 	}
+}
+
+// TestScopesBeyondThePolicy has an operator try credentials: what they hear of scopes is
+// what the policy in force can use.
+func TestScopesBeyondThePolicy(t *testing.T) {
+	w := beginTokens(t)
+	w.tell(t, githubSecret, "credential", "add", "gh", "--service", "github", "--owner", "org", "--from-stdin")
+	out := w.tell(t, "", "credential", "test", "gh")
+	for _, want := range []string{"credential gh works (the service answers 200)", "it is octo's there", "its scopes are gist, read:org, repo", "no grant of the policy needs gist, read:org: leave that out"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("got %s, want %s", out, want)
+		}
+	}
+	own := "package chaperone\n\ndefault decision := {\"result\": \"deny\", \"reasons\": [\"No.\"]}\n"
+	if err := os.WriteFile(filepath.Join(w.dir, "rego", "chaperone", "decision.rego"), []byte(own), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "a policy without grants", func() bool {
+		return strings.Contains(w.tell(t, "", "credential", "test", "gh"), "cannot be told: it does not decide by its grants")
+	})
 }

@@ -68,7 +68,10 @@ func (s *Service) rows(service, prefix, host string) []Row {
 
 // Covered reports whether a grant's pattern covers the action of the row: it is one
 // of its keys.
-func (r *Row) Covered(pattern string) bool {
+func (r *Row) Covered(pattern string) bool { return slices.Contains(r.Keys(), pattern) }
+
+// Keys are the patterns that cover the row, as [policy.Action] has them.
+func (r *Row) Keys() []string {
 	service, operation, _ := strings.Cut(r.Action, ":")
-	return slices.Contains(known(service, operation, r.Access).Keys, pattern)
+	return known(service, operation, r.Access).Keys
 }

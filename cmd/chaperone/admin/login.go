@@ -78,7 +78,7 @@ func (s *Server) testCredential(r *http.Request, in Trial) (credential.Finding, 
 		if err != nil {
 			return credential.Finding{}, problem.Failure(err, "name a harmless address of the service with --url")
 		}
-		return s.o.Vault.Test(r.Context(), c.ID, p)
+		return s.compared(c)(s.o.Vault.Test(r.Context(), c.ID, p))
 	}
 	u, err := url.Parse(in.URL)
 	if err != nil || u.Port() != "" && u.Port() != "443" {
@@ -88,6 +88,20 @@ func (s *Server) testCredential(r *http.Request, in Trial) (credential.Finding, 
 		return credential.Finding{}, problem.Misuse(fmt.Sprintf("%s is not a host of service %s", u.Hostname(), c.Service), "a credential is sent to its own service only, see `chaperone service show`")
 	}
 	return s.o.Vault.Test(r.Context(), c.ID, credential.Probe{Method: http.MethodGet, URL: in.URL})
+}
+
+// compared adds what a credential's scopes allow beyond what policy can ever use.
+func (s *Server) compared(c credential.Credential) func(credential.Finding, error) (credential.Finding, error) {
+	return func(f credential.Finding, err error) (credential.Finding, error) {
+		if err != nil || len(f.Scopes) == 0 {
+			return f, err
+		}
+		if usable, known := s.o.Usable(c); known {
+			excess := credential.Exceeding(c.Service, f.Scopes, usable)
+			f.Excess = &excess
+		}
+		return f, nil
+	}
 }
 
 // BeginLogin begins a login.

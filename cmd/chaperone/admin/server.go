@@ -40,6 +40,9 @@ type Options struct {
 	Flush func() error
 	// Sign signs a checkpoint of the decision log as it is now.
 	Sign func() error
+	// Usable are the actions of a credential's services that policy may some day allow,
+	// and whether that can be told.
+	Usable func(credential.Credential) ([]credential.Usable, bool)
 	// App returns the app through which people log in to a service.
 	App func(ctx context.Context, service string) (credential.App, error)
 	// ProxyURL is the proxy's address as agents dial it, with their credentials.

@@ -1,0 +1,67 @@
+package credential
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"chaperone/policy"
+	"chaperone/policy/action"
+)
+
+// TestScopesAreOfTheCatalogue shows that everything a scope is said to open is there:
+// a pattern that reaches nothing would call a scope needless.
+func TestScopesAreOfTheCatalogue(t *testing.T) {
+	c, err := action.Load(action.Shipped(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string][]Usable{}
+	for _, s := range c.Services() {
+		for family := range scopesOf {
+			if family == s.Name || Covers(family, s.Name) {
+				for _, r := range s.Rows() {
+					all[family] = append(all[family], Usable{r.Action, r.Access})
+				}
+			}
+		}
+	}
+	for service, rows := range scopesOf {
+		for _, row := range rows {
+			for pattern := range strings.FieldsSeq(row.opens) {
+				if !slices.ContainsFunc(all[service], func(u Usable) bool { return covers(service, pattern, u.Action) }) {
+					t.Errorf("%s: scope %s opens %s, which no action is", service, row.scope, pattern)
+				}
+			}
+			if row.narrower != "" && rowOf(rows, row.narrower) == nil {
+				t.Errorf("%s: scope %s has the narrower %s, which is not there", service, row.scope, row.narrower)
+			}
+		}
+	}
+}
+
+func TestExceedingScopes(t *testing.T) {
+	const of = "https://www.googleapis.com/auth/"
+	for name, tc := range map[string]struct {
+		service string
+		scopes  string
+		usable  []Usable
+		want    Excess
+	}{
+		"all needed": {"github", "repo gist", []Usable{{"github:issues/create", policy.AccessWrite}, {"github:gists/list", policy.AccessList}}, Excess{}},
+		"not needed": {"github", "repo admin:org delete_repo", []Usable{{"github:issues/create", policy.AccessWrite}}, Excess{Unneeded: []string{"admin:org", "delete_repo"}}},
+		"reads only": {"github", "admin:org read:user", []Usable{{"github:teams/list", policy.AccessList}, {"github:users/update-authenticated", policy.AccessWrite}}, Excess{Unneeded: []string{"read:user"}, Narrower: map[string]string{"admin:org": "read:org"}}},
+		"not known":  {"github", "time:travel", []Usable{{"github:issues/create", policy.AccessWrite}}, Excess{Unknown: []string{"time:travel"}}},
+		"nothing":    {"slack", "chat:write channels:read", nil, Excess{Unneeded: []string{"chat:write", "channels:read"}}},
+		"slack":      {"slack", "chat:write channels:read files:write", []Usable{{"slack:chat.postMessage", policy.AccessWrite}, {"slack:conversations.list", policy.AccessList}}, Excess{Unneeded: []string{"files:write"}}},
+		"a chain":    {"google-*", of + "drive", []Usable{{"google-drive:files.list", policy.AccessList}}, Excess{Narrower: map[string]string{of + "drive": of + "drive.metadata.readonly"}}},
+		"one of a family": {"google-drive", of + "drive " + of + "calendar", []Usable{{"google-drive:files.create", policy.AccessWrite}},
+			Excess{Unneeded: []string{of + "calendar"}}},
+		"no list of the service's": {"stripe", "all", []Usable{{"stripe:customers/create", policy.AccessWrite}}, Excess{Unknown: []string{"all"}}},
+	} {
+		if got := Exceeding(tc.service, strings.Fields(tc.scopes), tc.usable); !reflect.DeepEqual(got, tc.want) {
+			t.Errorf("%s: got %+v, want %+v", name, got, tc.want)
+		}
+	}
+}
