@@ -82,7 +82,7 @@ func (a *app) diagnose(ctx context.Context, command []string, limit time.Duratio
 	case err != nil:
 		ended = cmd.ProcessState.String()
 	}
-	return a.printFindings(judge(filepath.Base(command[0]), proxy.Visits(), ended, a.ownSettings()))
+	return a.printFindings(judge(programOf(command), proxy.Visits(), ended, a.ownSettings()))
 }
 
 // judge says what the visits of a client mean. ended is how the command ended,
@@ -107,7 +107,7 @@ func judge(program string, visits []echo.Visit, ended string, settings []string)
 		f.broken("point its own proxy setting to $CHAPERONE_LOCAL_PROXY, which run opens for clients that send none", "%s came to the proxy and sends no password", program)
 	}
 	if v := first(func(v *echo.Visit) bool { return came(v) && v.Tunnel && !v.Trusted }); v != nil {
-		f.broken(trustMend(program), "%s does not trust the CA: the handshake for %s ended with %q", program, v.Target, alert(v.Fault))
+		f.broken(trustMend(program, v.Fault), "%s does not trust the CA: the handshake for %s ended with %q", program, v.Target, alert(v.Fault))
 	}
 	if v := first(func(v *echo.Visit) bool { return v.User == byListener }); v != nil {
 		f.note("start it by `chaperone run`, which opens the listener; with session create it would need an own authenticator", "%s goes by the local listener, as it sends no password of its own", program)
@@ -125,16 +125,27 @@ func judge(program string, visits []echo.Visit, ended string, settings []string)
 // requests says what was asked, or that nothing was.
 func (f *findings) requests(program string, visits []echo.Visit, ended string) {
 	var all []echo.Request
-	how := "sends its password at once"
+	how, clear := "sends its password at once", 0
 	for _, v := range visits {
-		all = append(all, v.Requests...)
+		if !v.Tunnel {
+			clear += len(v.Requests)
+		} else {
+			all = append(all, v.Requests...)
+		}
 		if v.Password == echo.AfterAsked {
 			how = "sends its password after a first 407"
 		}
 	}
+	if len(all) == 0 && clear > 0 {
+		if slices.ContainsFunc(*f, func(x finding) bool { return x.Level == "broken" }) {
+			return
+		}
+		f.ok("%s comes to the proxy and %s; whether it trusts the CA is not known, as it asks nothing by https", program, how)
+		return
+	}
 	if len(all) == 0 {
 		if len(*f) == 0 {
-			f.broken("see what it printed; if it speaks of a certificate: "+trustMend(program),
+			f.broken("see what it printed; if it speaks of a certificate: "+trustMend(program, ""),
 				"%s hung up behind the handshake and asked nothing (%s): it most likely does not trust the CA", program, ended)
 		}
 		return
@@ -150,6 +161,9 @@ func alert(fault string) string {
 	if i := strings.LastIndex(fault, ": "); i >= 0 {
 		fault = fault[i+2:]
 	}
+	if fault == "bad record MAC" { // some send their alert without the keys that hold by then
+		return "the client broke it off"
+	}
 	if fault == "EOF" || strings.Contains(fault, "reset by peer") {
 		return "the client hung up"
 	}
@@ -163,42 +177,15 @@ func among(settings []string) string {
 	return " (look into " + strings.Join(settings, ", ") + ")"
 }
 
-// bypassMend is what helps a client that goes past the proxy.
-func bypassMend(program string, settings []string) string {
-	mend := "see whether it has a proxy setting of its own, and point that to $HTTPS_PROXY, or to $CHAPERONE_LOCAL_PROXY if it takes no password"
-	switch base := strings.TrimRight(program, "0123456789."); base {
-	case "python":
-		mend = "a library that heeds no variable: Google's httplib2 wants pysocks, aiohttp trust_env=True where PYTHONPATH is not heeded (python -I, -E)"
-	case "node":
-		mend = "a connection without TLS, or NODE_OPTIONS is not heeded: send https, or give the library an agent"
-	case "go", "gcloud":
-		mend = "Go programs skip the proxy for localhost and 127.0.0.1; gcloud wants `gcloud config unset proxy/type`"
-	case "env", "sudo", "su", "doas", "systemd-run":
-		mend = "what it starts may have lost the environment (env -i, sudo without -E, a daemon): hand on the variables of `chaperone session create --format env`"
-	case "chromium", "chrome", "google-chrome":
-		mend = "start it with --proxy-server=$CHAPERONE_LOCAL_PROXY"
-	}
-	return mend + among(settings) + "; `run --isolate` makes what goes past the proxy fail"
-}
-
-// trustMend is what helps a client that does not trust the CA.
-func trustMend(program string) string {
-	switch strings.TrimRight(program, "0123456789.") {
-	case "java", "mvn", "gradle", "kotlin":
-		return "it sets a trust store of its own: give it -Djavax.net.ssl.trustStore as in JAVA_TOOL_OPTIONS"
-	case "python", "pip", "uv":
-		return "a library brings roots of its own: give it $SSL_CERT_FILE (verify=, ca_certs=, CAINFO)"
-	case "node", "npm":
-		return "a library is given roots of its own (ca:): add $NODE_EXTRA_CA_CERTS to them"
-	case "chromium", "chrome", "google-chrome":
-		return "import $NODE_EXTRA_CA_CERTS into its NSS database, or see docs/clients.md"
-	}
-	return "give it $SSL_CERT_FILE by whatever option it has for a CA file, or have the machine trust the CA: chaperone ca install"
-}
-
 var speaksOfProxy = regexp.MustCompile(`(?im)^\s*[^#;!\s/]*proxy`)
 
-// ownSettings are files of the person's by which a client may have a proxy of its
+// namesProxy reports whether a file of settings speaks of a proxy.
+func namesProxy(path string) bool {
+	b, err := os.ReadFile(path)
+	return err == nil && (speaksOfProxy.Match(b) || strings.Contains(string(b), "<proxy>"))
+}
+
+// ownSettings are files of the person's, of the folder and of the machine by which a client may have a proxy of its
 // own, as far as they speak of one.
 func (a *app) ownSettings() []string {
 	home, ok := a.variable("HOME")
@@ -207,10 +194,14 @@ func (a *app) ownSettings() []string {
 	}
 	var found []string
 	for _, name := range []string{".curlrc", ".wgetrc", ".gitconfig", ".config/git/config", ".npmrc", ".yarnrc.yml", ".config/pip/pip.conf", ".pip/pip.conf",
-		".condarc", ".cargo/config.toml", ".gradle/gradle.properties", ".m2/settings.xml", ".docker/config.json", ".boto"} {
-		b, err := os.ReadFile(filepath.Join(home, name))
-		if err == nil && (speaksOfProxy.Match(b) || strings.Contains(string(b), "<proxy>")) {
+		".condarc", ".cargo/config.toml", ".gradle/gradle.properties", ".m2/settings.xml", ".docker/config.json", ".boto", ".kube/config", ".config/gcloud/properties"} {
+		if namesProxy(filepath.Join(home, name)) {
 			found = append(found, "~/"+name)
+		}
+	}
+	for _, name := range []string{".npmrc", ".yarnrc.yml", ".cargo/config.toml", ".git/config", "gradle.properties", "/etc/gitconfig", "/etc/wgetrc", "/etc/pip.conf", "/etc/boto.cfg"} {
+		if here, err := filepath.Abs(name); err == nil && filepath.Dir(here) != filepath.Clean(home) && namesProxy(name) {
+			found = append(found, name)
 		}
 	}
 	return found

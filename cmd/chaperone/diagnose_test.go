@@ -40,7 +40,14 @@ func TestJudge(t *testing.T) {
 		"in clear":      {"curl", with(func(v *echo.Visit) { v.Tunnel = false }), well, "note", "in clear", "https"},
 		"only h2":       {"tool", with(func(v *echo.Visit) { v.Protocols = []string{"h2"} }), well, "note", "HTTP/2 alone", ""},
 		"asked nothing": {"tool", with(func(v *echo.Visit) { v.Requests = nil }), well, "broken", "most likely does not trust the CA", "$SSL_CERT_FILE"},
-		"ended badly":   {"gh", []echo.Visit{good}, "exit status 4", "note", "ended with exit status 4", "doctor's own"},
+		"a daemon's":    {"docker", nil, well, "broken", "never came", "its daemon makes the requests"},
+		"environment":   {"env python3", nil, well, "broken", "env python3 never came", "lost the environment"},
+		"and what then": {"env python3", nil, well, "broken", "env python3 never came", "pysocks"},
+		"the clock": {"curl", with(func(v *echo.Visit) {
+			v.Trusted, v.Requests, v.Fault = false, nil, "remote error: tls: expired certificate"
+		}), well, "broken", "expired certificate", "set the clock"},
+		"clear alone": {"curl", with(func(v *echo.Visit) { v.Tunnel = false }), well, "ok", "whether it trusts the CA is not known", ""},
+		"ended badly": {"gh", []echo.Visit{good}, "exit status 4", "note", "ended with exit status 4", "doctor's own"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, x := range judge(tc.program, tc.visits, tc.ended, []string{"~/.npmrc"}) {
@@ -50,6 +57,32 @@ func TestJudge(t *testing.T) {
 			}
 			t.Errorf("got %+v", judge(tc.program, tc.visits, tc.ended, nil))
 		})
+	}
+}
+
+// TestProgramOf finds the client within what starts it.
+func TestProgramOf(t *testing.T) {
+	for want, command := range map[string][]string{
+		"git":            {"/usr/bin/git", "fetch"},
+		"env python3":    {"env", "-i", "PATH=/bin", "/usr/bin/python3", "-c", "x"},
+		"wget":           {"sh", "-c", "cd /tmp; exec wget -q x"},
+		"node20":         {"bash", "-ec", "(/opt/node20 x.js)"},
+		"sh":             {"sh", "-c", "./own-tool"},
+		"my-curl":        {"my-curl", "https://curl.se"},
+		"timeout docker": {"timeout", "9", "docker", "pull", "x"},
+	} {
+		if got := programOf(command); got != want {
+			t.Errorf("%q: got %s, want %s", command, got, want)
+		}
+	}
+	seen := map[string]bool{}
+	for _, m := range mends {
+		for name := range strings.FieldsSeq(m.programs) {
+			if seen[name] {
+				t.Errorf("%s stands twice", name)
+			}
+			seen[name] = true
+		}
 	}
 }
 

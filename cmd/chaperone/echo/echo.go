@@ -6,6 +6,7 @@ package echo
 import (
 	"bufio"
 	"context"
+	"crypto/sha1"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
@@ -176,7 +177,7 @@ func (p *Proxy) admit(v *Visit, r *http.Request) bool {
 			v.User, v.Password = user, AfterAsked
 		case right:
 			v.User, v.Password = user, Sent
-		case given:
+		case given && !(err == nil && password == ""): // a user alone is no password
 			v.Password = Wrong
 		default:
 			v.Password = Asked
@@ -223,25 +224,60 @@ func (p *Proxy) inside(c *tls.Conn, v *Visit) {
 	}
 	p.note(func() { v.Trusted = true })
 	ended := make(chan struct{})
+	end := sync.OnceFunc(func() { close(ended) })
 	server := &http.Server{
 		ReadHeaderTimeout: headTime, ErrorLog: log.New(io.Discard, "", 0),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			text := p.hear(v, r)
-			w.Header().Set("Content-Type", "application/json")
-			io.WriteString(w, text) // it may have gone
+			if p.reply(w, r, p.hear(v, r)) {
+				end()
+			}
 		}),
 		ConnState: func(_ net.Conn, s http.ConnState) {
-			if s == http.StateClosed || s == http.StateHijacked {
-				close(ended)
+			if s == http.StateClosed {
+				end()
 			}
 		},
 	}
 	server.Serve(&once{c: c, ended: ended}) // it ends with the connection
 }
 
+// reply answers in the protocol that was asked for, so that a client fails for no other
+// reason than a fault of its way: a WebSocket is opened and closed well (RFC 6455), a
+// gRPC call is told that there is none such. It reports whether that ended the
+// connection, which is no longer the server's then.
+func (p *Proxy) reply(w http.ResponseWriter, r *http.Request, text string) (over bool) {
+	switch {
+	case r.ProtoMajor == 1 && strings.EqualFold(r.Header.Get("Upgrade"), "websocket"):
+		sum := sha1.Sum([]byte(r.Header.Get("Sec-Websocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // section 4.2.2
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n", base64.StdEncoding.EncodeToString(sum[:]))
+		c.Write([]byte{0x88, 2, 0x03, 0xe8}) // close, 1000
+		io.Copy(io.Discard, io.LimitReader(c, maxHead))
+		return true
+	case speaksGRPC(r):
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Grpc-Status", "12")
+		w.Header().Set("Grpc-Message", "chaperone doctor answers, and no service")
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, text) // it may have gone
+	}
+	return false
+}
+
+func speaksGRPC(r *http.Request) bool {
+	return r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
+}
+
 // hear notes a request and says what came, without what it carries.
 func (p *Proxy) hear(v *Visit, r *http.Request) string {
-	io.Copy(io.Discard, io.LimitReader(r.Body, 64<<20)) // so that the client reads the answer
+	if !speaksGRPC(r) { // its streams may wait for the answer
+		io.Copy(io.Discard, io.LimitReader(r.Body, 64<<20)) // so that the client reads the answer
+	}
 	q := Request{r.Method, r.Host, r.URL.Path, r.Proto, r.UserAgent()}
 	p.note(func() {
 		v.Trusted = true

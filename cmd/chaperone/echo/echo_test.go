@@ -47,6 +47,7 @@ func TestVisits(t *testing.T) {
 		"HTTP/2":         {url.UserPassword("a", "secret"), true, true, "https://a.example/x", func(v Visit) bool { return v.Requests[0].Protocol == "HTTP/2.0" }},
 		"in clear":       {url.UserPassword("a", "secret"), true, false, "http://a.example/x", func(v Visit) bool { return !v.Tunnel && v.Target == "a.example" && len(v.Requests) == 1 }},
 		"no password":    {nil, true, false, "https://a.example/", func(v Visit) bool { return v.Password == Asked && !v.Trusted }},
+		"user alone":     {url.UserPassword("a", ""), true, false, "https://a.example/", func(v Visit) bool { return v.Password == Asked }},
 		"wrong password": {url.UserPassword("a", "guess"), true, false, "https://a.example/", func(v Visit) bool { return v.Password == Wrong }},
 		"no trust":       {url.UserPassword("a", "secret"), false, false, "https://a.example/", func(v Visit) bool { return !v.Trusted && strings.Contains(v.Fault, "certificate") }},
 	} {
@@ -73,6 +74,38 @@ func TestVisits(t *testing.T) {
 				t.Errorf("got %+v", v)
 			}
 		})
+	}
+}
+
+// TestAnswersInKind opens and closes a WebSocket, and refuses a gRPC call as gRPC does.
+func TestAnswersInKind(t *testing.T) {
+	p, roots := open(t)
+	tr := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: p.Addr(), User: url.UserPassword("a", "secret")}), TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
+	defer tr.CloseIdleConnections()
+	ask := func(tr *http.Transport, header http.Header) (*http.Response, []byte) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://a.example/x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header = header
+		resp, err := tr.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b := make([]byte, 4)
+		n, _ := io.ReadFull(resp.Body, b)
+		return resp, b[:n]
+	}
+	if resp, _ := ask(tr, http.Header{"Content-Type": {"application/grpc"}}); resp.Header.Get("Grpc-Status") != "12" || resp.ProtoMajor != 2 {
+		t.Errorf("gRPC got %v", resp.Header)
+	}
+	plain := tr.Clone()
+	plain.ForceAttemptHTTP2, plain.TLSNextProto = false, map[string]func(string, *tls.Conn) http.RoundTripper{}
+	resp, frame := ask(plain, http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}})
+	if resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Sec-Websocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" || string(frame) != "\x88\x02\x03\xe8" {
+		t.Errorf("a WebSocket got %d %v and %x", resp.StatusCode, resp.Header, frame)
 	}
 }
 
