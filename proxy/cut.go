@@ -34,6 +34,27 @@ func (x *exchange) newCutter() io.Closer {
 	return &streamCut{cancel}
 }
 
+// soften has an exchange that was guarded cut by c from here on.
+func (x *exchange) soften(c io.Closer) {
+	x.unguard()
+	x.detach, x.cutter = nil, c
+	if t := x.door.tunnel; t != nil {
+		t.soften(c)
+	} else {
+		x.detach = x.caller.Attach(c)
+	}
+	if !x.presented.Attach(c) {
+		c.Close()
+	}
+}
+
+// harden has the tunnel closed again, where soften had something else closed.
+func (x *exchange) harden() {
+	if t := x.door.tunnel; t != nil {
+		t.soften(nil)
+	}
+}
+
 // streamCut ends one exchange by its context.
 type streamCut struct{ cancel context.CancelFunc }
 

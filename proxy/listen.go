@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -27,6 +28,7 @@ type tunnel struct {
 	closed bool
 	detach func()
 	cancel context.CancelFunc // ends what is going on inside; nil while nothing is
+	softer io.Closer          // is closed instead, by whoever comes first; nil: nothing
 }
 
 // ServerName is the only name for which a certificate may be shown inside.
@@ -56,10 +58,27 @@ func (t *tunnel) context() context.Context {
 	return ctx
 }
 
+// soften has c closed in the place of the tunnel; nil: the tunnel itself. A tunnel that
+// was closed already has it closed at once.
+func (t *tunnel) soften(c io.Closer) {
+	t.mu.Lock()
+	closed := t.closed
+	t.softer = c
+	t.mu.Unlock()
+	if closed && c != nil {
+		c.Close()
+	}
+}
+
 // Close closes the connection to the agent. It may be called more than once and
 // from any goroutine.
 func (t *tunnel) Close() error {
 	t.mu.Lock()
+	if softer := t.softer; softer != nil {
+		t.softer = nil
+		t.mu.Unlock()
+		return softer.Close()
+	}
 	detach, cancel := t.detach, t.cancel
 	t.closed, t.detach = true, nil
 	t.mu.Unlock()
@@ -137,14 +156,14 @@ func (handoverAddr) String() string  { return "tunnel" }
 // WebSockets and uninspected tunnels. The zero value is ready.
 type takeovers struct {
 	mu    sync.Mutex
-	conns map[net.Conn]struct{}
+	conns map[io.Closer]struct{}
 	idle  chan struct{} // closed when the last one goes while somebody waits
 	ended bool
 }
 
 // add notes c and returns what to call when it ends. It closes c at once when
 // everything has been cut already.
-func (t *takeovers) add(c net.Conn) func() {
+func (t *takeovers) add(c io.Closer) func() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ended {
@@ -152,7 +171,7 @@ func (t *takeovers) add(c net.Conn) func() {
 		return func() {}
 	}
 	if t.conns == nil {
-		t.conns = map[net.Conn]struct{}{}
+		t.conns = map[io.Closer]struct{}{}
 	}
 	t.conns[c] = struct{}{}
 	return func() {

@@ -69,6 +69,7 @@ type Server struct {
 	connect  *goproxy.ProxyHttpServer
 	leaves   *tls.Config
 	taken    takeovers
+	parting  time.Duration // of a WebSocket that is cut
 	pauses   pauses
 }
 
@@ -77,7 +78,7 @@ func New(o Options) (*Server, error) {
 	o.HeadTimeout = orDefault(o.HeadTimeout, 10*time.Second)
 	o.HandshakeTimeout = orDefault(o.HandshakeTimeout, 10*time.Second)
 	o.IdleTimeout = orDefault(o.IdleTimeout, 10*time.Minute)
-	s := &Server{o: o, handover: newHandover(), leaves: o.CA.ServerConfig()}
+	s := &Server{o: o, handover: newHandover(), leaves: o.CA.ServerConfig(), parting: partingTime}
 	if err := s.UseCatalogue(o.Catalogue); err != nil {
 		return nil, err
 	}
@@ -140,11 +141,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// Close cuts everything at once.
+// Close cuts everything at once. WebSockets are told that they end, and have a moment for it.
 func (s *Server) Close() {
 	s.agents.Close()
 	s.streams.Close()
 	s.taken.cut()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*s.parting)
+	defer cancel()
+	s.taken.wait(ctx) // what is left is closed, and only its record is open
 }
 
 // serve takes one request down the road. Its record is opened on arrival and

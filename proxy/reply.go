@@ -290,7 +290,14 @@ func (x *exchange) switchProtocols(resp *http.Response) error {
 	}
 	defer conn.Close()
 	x.started = true
-	defer x.s.taken.add(conn)()
+	both := newSocket(conn, service, x.s.parting)
+	both.why = x.barred
+	both.sever = func() {
+		x.harden()
+		conn.Close()
+		service.Close()
+	}
+	defer x.s.taken.add(both)()
 	stripAnswer(resp.Header)
 	from := x.searchStream(resp, service)
 	resp.Header["Connection"] = []string{"Upgrade"}
@@ -303,7 +310,9 @@ func (x *exchange) switchProtocols(resp *http.Response) error {
 		return errAgentGone
 	}
 	x.replied = time.Now()
-	out, in := splice(conn, service, from)
+	x.soften(both)
+	defer x.harden()
+	out, in := both.join(conn, service, from)
 	x.rec.Outcome.Scrubbed += x.scrub.body.Found()
 	x.received += out
 	x.sent.n.Add(in)
