@@ -2,7 +2,6 @@ package credential
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -31,15 +30,7 @@ func (v *Vault) Take(c store.Change) error {
 			v.loseHandle(id)
 			return nil
 		}
-		var s storedHandle
-		var sum [sha256.Size]byte
-		err := json.Unmarshal(c.Entry.Value, &s)
-		if err == nil && len(s.Sum) != hex.EncodedLen(len(sum)) {
-			err = hex.ErrLength
-		}
-		if err == nil {
-			_, err = hex.Decode(sum[:], []byte(s.Sum))
-		}
+		s, sum, err := parseHandle(c.Entry.Value)
 		if err != nil {
 			return fmt.Errorf("handle: %w", err)
 		}

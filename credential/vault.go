@@ -167,17 +167,6 @@ func (h *Handle) first() *Handle {
 // Uses returns how many requests the handle was swapped in since the program started.
 func (h *Handle) Uses() int64 { return h.uses.Load() }
 
-// storedHandle is a handle in the store.
-type storedHandle struct {
-	Credential string    `json:"credential"`
-	Service    string    `json:"service"`
-	Session    string    `json:"session"`
-	Expires    time.Time `json:"expires"`
-	Sum        string    `json:"sum"`
-	Limit      int64     `json:"limit,omitzero"` // uses; 0: any number
-	Of         string    `json:"of,omitzero"`
-}
-
 const (
 	credentialPrefix = "credential/"
 	handlePrefix     = "handle/"

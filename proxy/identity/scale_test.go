@@ -2,12 +2,13 @@ package identity
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,7 +48,8 @@ func TestScale(t *testing.T) {
 	t.Cleanup(func() { kv.Close() })
 	token := populate(t, kv, key)
 	before := heap()
-	began := time.Now()
+	defer debug.SetGCPercent(debug.SetGCPercent(200)) // as serve has it
+	began, worked := time.Now(), cpu(t)
 	vault, err := credential.Prepare(ctx, kv, key)
 	if err != nil {
 		t.Fatal(err)
@@ -63,8 +65,9 @@ func TestScale(t *testing.T) {
 	}
 	t.Cleanup(view.Close)
 	took := time.Since(began)
+	worked = cpu(t) - worked
 	each := float64(heap()-before) / float64(*scale*11)
-	t.Logf("%d sessions and %d handles: loaded in %v, %.0f bytes each", *scale, *scale*10, took, each)
+	t.Logf("%d sessions and %d handles: loaded in %v (%v of processor time), %.0f bytes each", *scale, *scale*10, took, worked, each)
 	looked := testing.Benchmark(func(b *testing.B) {
 		value := basic("bot", token)
 		for b.Loop() {
@@ -83,6 +86,17 @@ func TestScale(t *testing.T) {
 	if took > 5*time.Second || each > 1024 {
 		t.Errorf("it took %v and %.0f bytes for each, the bounds are 5s and 1024", took, each)
 	}
+}
+
+// cpu is the processor time that this process has used, which other programs on the
+// machine do not lengthen as much as they do the time by the clock.
+func cpu(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func heap() int64 {
@@ -135,7 +149,7 @@ func populate(t *testing.T, kv store.Store, key credential.Key) string {
 	return made.Token
 }
 
-// fill writes one session as CreateSession does, without what memory would keep.
+// fill writes one session as CreateSession does, without its taking part.
 func fill(t *testing.T, kv store.Store, vault *credential.Vault, d *Directory, human string, ids []string) {
 	s, err := d.plan(Spec{Agent: "bot", Human: human, Purpose: "scale", Credentials: ids}, time.Now())
 	if err != nil {
@@ -148,10 +162,7 @@ func fill(t *testing.T, kv store.Store, vault *credential.Vault, d *Directory, h
 		t.Error(err)
 	}
 	for _, id := range ids {
-		h, err := json.Marshal(map[string]any{"credential": id, "service": "github", "session": s.ID, "expires": s.Expires, "sum": s.Sum})
-		if err == nil {
-			_, err = kv.Save(ctx, store.Entry{Name: "handle/" + credential.NewID("", 8), Value: h, Expires: s.Expires})
-		}
+		_, err := vault.Issue(ctx, id, s.ID, "ghp_", s.Expires)
 		if err != nil {
 			t.Error(err)
 		}

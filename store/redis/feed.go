@@ -80,25 +80,23 @@ func (s *Store) each(ctx context.Context, prefix string, yield func(store.Entry)
 	return err
 }
 
-// eachOf reads one hash, and reports whether to go on. The next page is fetched while
-// one is looked at.
+// eachOf reads one hash, and reports whether to go on. While one page is looked at the
+// next is opened, and the one after that fetched.
 func (s *Store) eachOf(ctx context.Context, class, prefix string, yield func(store.Entry) bool) (bool, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	pages := make(chan scanned, 2)
-	var fetching sync.WaitGroup
-	fetching.Go(func() { s.fetch(ctx, class, pages) })
-	defer fetching.Wait()
+	pages, opened := make(chan scanned, 1), make(chan scanned, 1)
+	var ahead sync.WaitGroup
+	ahead.Go(func() { s.fetch(ctx, class, pages) })
+	ahead.Go(func() { s.open(ctx, pages, opened) })
+	defer ahead.Wait()
 	defer cancel()
-	for p := range pages {
+	for p := range opened {
 		if p.err != nil {
 			return false, p.err
 		}
-		for i := 0; i+1 < len(p.pairs); i += 2 {
-			e, err := s.decode(p.pairs[i], []byte(p.pairs[i+1]))
-			if err != nil {
-				return false, err
-			}
-			if strings.HasPrefix(e.Name, prefix) && !s.expired(&e) && !yield(e) {
+		for i := range p.entries {
+			e := &p.entries[i]
+			if strings.HasPrefix(e.Name, prefix) && !s.expired(e) && !yield(*e) {
 				return false, nil
 			}
 		}
@@ -106,10 +104,11 @@ func (s *Store) eachOf(ctx context.Context, class, prefix string, yield func(sto
 	return true, ctx.Err()
 }
 
-// scanned is one page of a hash: fields and values in turn.
+// scanned is one page of a hash: fields and values in turn, and what they say.
 type scanned struct {
-	pairs []string
-	err   error
+	pairs   []string
+	entries []store.Entry
+	err     error
 }
 
 // fetch reads the pages of a hash, until the last, an error, or the end of ctx.
@@ -118,11 +117,30 @@ func (s *Store) fetch(ctx context.Context, class string, pages chan<- scanned) {
 	for cursor := uint64(0); ; {
 		pairs, next, err := s.db.HScan(ctx, s.key("e:"+class), cursor, "", page).Result()
 		select {
-		case pages <- scanned{pairs, told(err)}:
+		case pages <- scanned{pairs: pairs, err: told(err)}:
 		case <-ctx.Done():
 			return
 		}
 		if cursor = next; err != nil || cursor == 0 {
+			return
+		}
+	}
+}
+
+// open opens what is sealed in pages, until their end, an error, or the end of ctx.
+func (s *Store) open(ctx context.Context, pages <-chan scanned, opened chan<- scanned) {
+	defer close(opened)
+	for p := range pages {
+		p.entries = make([]store.Entry, 0, len(p.pairs)/2)
+		for i := 0; i+1 < len(p.pairs) && p.err == nil; i += 2 {
+			var e store.Entry
+			e, p.err = s.decode(p.pairs[i], []byte(p.pairs[i+1]))
+			p.entries = append(p.entries, e)
+		}
+		p.pairs = nil
+		select {
+		case opened <- p:
+		case <-ctx.Done():
 			return
 		}
 	}

@@ -71,13 +71,14 @@ func (s *seal) close(name string, value []byte, field string) []byte {
 	return s.aead.Seal(nonce, nonce, plain, []byte(field))
 }
 
-// open is the reverse of close.
+// open is the reverse of close. It leaves what is sealed as the opened text, of which
+// the value is a part.
 func (s *seal) open(sealed []byte, field string) (name string, value []byte, err error) {
 	n := s.aead.NonceSize()
 	if len(sealed) < n {
 		return "", nil, errDamaged
 	}
-	plain, err := s.aead.Open(nil, sealed[:n], sealed[n:], []byte(field))
+	plain, err := s.aead.Open(sealed[n:n], sealed[:n], sealed[n:], []byte(field))
 	if err != nil {
 		return "", nil, errDamaged
 	}
