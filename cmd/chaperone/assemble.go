@@ -112,7 +112,9 @@ func assemble(ctx context.Context, s *settings.Settings, logger *slog.Logger) (_
 	if err := r.adopt(ctx); err != nil {
 		return nil, err
 	}
-	r.noteStart()
+	if err := r.noteStart(); err != nil {
+		return nil, err
+	}
 	r.figures()
 	return r, nil
 }

@@ -87,12 +87,21 @@ func (r *road) firstPolicy(ctx context.Context) error {
 }
 
 // noteStart keeps the policy of the start, and warns of grants for what no catalogue
-// has: a catalogue that lost an action must not keep the proxy from starting.
-func (r *road) noteStart() {
-	if err := grantsExist(r.engine, r.catalogue.Load()); err != nil {
-		r.logger.Warn("the policy speaks of what does not exist", "error", err.Error())
+// has: one that lost an action must not keep the proxy from starting. What was to be
+// denied and is not must.
+func (r *road) noteStart() error {
+	files, err := liveFiles(r.s)
+	if err != nil {
+		return err
+	}
+	if err := grantsExist(r.engine, r.catalogue.Load(), files, true); err != nil {
+		return err
+	}
+	for _, f := range r.engine.UnknownActions(names{r.catalogue.Load()}, grantsText(files)) {
+		r.logger.Warn("a grant is for what does not exist", "at", fmt.Sprintf("%s:%d:%d", f.File, f.Line, f.Col), "fault", f.Message)
 	}
 	r.noted("start")
+	return nil
 }
 
 func (r *road) noted(how string) {
@@ -107,12 +116,26 @@ func (r *road) noted(how string) {
 	r.keep(files, revision.Entry{Revision: r.engine.Revision(), How: how, By: "policy.path", From: r.s.Policy.Path})
 }
 
-// grantsExist refuses grants for actions that no catalogue has.
-func grantsExist(e *opa.Engine, c *action.Catalogue) error {
-	if faults := e.UnknownActions(names{c}); len(faults) > 0 {
-		return problem.Failure(fmt.Errorf("loading policy: %w", faults), "`chaperone policy check` shows each place")
+// grantsExist refuses grants for actions that no catalogue has; of those that allow it
+// takes no notice where that is said.
+func grantsExist(e *opa.Engine, c *action.Catalogue, files fs.FS, lenient bool) error {
+	faults := e.UnknownActions(names{c}, grantsText(files))
+	if lenient {
+		faults = faults.Errors()
 	}
-	return nil
+	if len(faults) == 0 {
+		return nil
+	}
+	return problem.Failure(fmt.Errorf("loading policy: %w", faults), "`chaperone policy check` shows each place, `chaperone service show` the names")
+}
+
+// grantsText is what grants.yaml says, or nothing.
+func grantsText(files fs.FS) []byte {
+	b, err := fs.ReadFile(files, "chaperone/grants.yaml")
+	if err != nil {
+		return nil
+	}
+	return b
 }
 
 // keep keeps the policy that came into force, and notes how. What it cannot write down
@@ -277,7 +300,7 @@ func (r *road) freshPolicy() (*opa.Engine, error) {
 	}
 	engine, err := loadEngine(files, r.logger, r.differs)
 	if err == nil {
-		err = grantsExist(engine, r.catalogue.Load())
+		err = grantsExist(engine, r.catalogue.Load(), files, false)
 	}
 	return engine, err
 }

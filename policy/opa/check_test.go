@@ -106,6 +106,13 @@ func TestCheckGrants(t *testing.T) {
 	const humans = "  humans: {\"*\": {allow: [{actions: [\"*:*\"]}]}}\n"
 	for name, tc := range map[string]struct{ grants, want string }{
 		"unknown action":     {"    a:\n      allow:\n        - actions: [\"github:issues/get\", \"github:isues/*\"]\n", "chaperone/grants.yaml:5:42: error: no action begins with github:isues/; did you mean github:issues/*?"},
+		"misspelt list":      {"    a:\n      alow: []\n", "chaperone/grants.yaml:4:7: error: alow is no key here, where there is allow, ask, deny, raw, autonomous, groups; did you mean allow?\n     4 |       alow: []\n       |       ^"},
+		"misspelt key":       {"    a: {allow: [{action: [\"github:*\"]}]}\n", "chaperone/grants.yaml:3:18: error: action is no key here, where there is actions, access, resources, report; did you mean actions?"},
+		"text for a list":    {"    a: {allow: [{actions: \"github:issues/*\"}]}\n", "chaperone/grants.yaml:3:27: error: a list is wanted here, such as [github:issues/*]"},
+		"text for grants":    {"    a: {allow: all}\n", "chaperone/grants.yaml:3:16: error: a list of grants is wanted here"},
+		"access misspelt":    {"    b: {allow: [{actions: [\"github:*\"], access: [read]}]}\n    a: {allow: [{actions: [\"github:*\"], access: [raed]}]}\n", "chaperone/grants.yaml:4:50: error: agent a: access \"raed\" is none of read, list, write, delete, admin; did you mean read?"},
+		"no truth":           {"    a: {autonomous: perhaps}\n", "chaperone/grants.yaml:3:21: error: true or false is wanted here"},
+		"two at once":        {"    a: {alow: []}\n    b: {allow: [{actions: []}]}\n", "chaperone/grants.yaml:4:18: error: actions is empty"},
 		"unknown service":    {"    a: {allow: [{actions: [\"gitub:*\"]}]}\n", "no service is named gitub; did you mean github?"},
 		"no such access":     {"    a: {allow: [{actions: [\"github:issues/*\"], access: [admin]}]}\n", "warning: it reaches nothing: no action of github:issues/* is admin [unreachable-grant]"},
 		"no such resource":   {"    a: {allow: [{actions: [\"github:issues/*\"], resources: [acme]}]}\n", "whose name has 2 parts between slashes, and acme has not"},

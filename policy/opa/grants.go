@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -75,24 +76,24 @@ func parseGrants(src *sources) (*grants, Faults) {
 	if !ok {
 		return &grants{}, nil
 	}
-	var doc grantsDocument
-	dec := yaml.NewDecoder(bytes.NewReader(b))
-	dec.KnownFields(true)
-	if err := dec.Decode(&doc); err != nil && err != io.EOF {
-		return nil, yamlFaults(grantsFile, err)
-	}
-	if err := dec.Decode(&yaml.Node{}); err != io.EOF {
-		return nil, Faults{{File: grantsFile, Message: "a second document follows (---); all grants stand in one"}}
-	}
 	var root yaml.Node
 	if err := yaml.Unmarshal(b, &root); err != nil {
 		return nil, yamlFaults(grantsFile, err)
 	}
-	if faults := emptyLists(&root); len(faults) > 0 {
-		return nil, faults
+	faults := emptyLists(&root)
+	var doc grantsDocument
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec.KnownFields(true)
+	if err := dec.Decode(&doc); err != nil && err != io.EOF {
+		return nil, append(faults, decodeFaults(&root, err)...)
+	}
+	if err := dec.Decode(&yaml.Node{}); err != io.EOF {
+		return nil, append(faults, Fault{File: grantsFile, Message: "a second document follows (---); all grants stand in one"})
 	}
 	g := &grants{agents: doc.Grants.Agents, humans: doc.Grants.Humans, groups: doc.Grants.Groups}
-	return g, g.check(b)
+	faults = append(faults, g.check(&root)...)
+	faults.sort()
+	return g, faults
 }
 
 // emptyLists finds lists that were left without entries. A list that is not there
@@ -105,7 +106,7 @@ func emptyLists(n *yaml.Node) Faults {
 			if list.Kind == yaml.AliasNode {
 				list = list.Alias
 			}
-			if slices.Contains([]string{"actions", "access", "resources", "hosts", "methods"}, name.Value) && list.Kind != yaml.MappingNode && len(list.Content) == 0 {
+			if slices.Contains([]string{"actions", "access", "resources", "hosts", "methods"}, name.Value) && (list.Kind == yaml.SequenceNode && len(list.Content) == 0 || list.Tag == "!!null") {
 				faults = append(faults, Fault{File: grantsFile, Line: name.Line, Col: name.Column, Message: name.Value + " is empty: name some, or take the line out where any is meant"})
 			}
 		}
@@ -123,38 +124,40 @@ var (
 )
 
 // check finds what YAML takes and a grant must not be.
-func (g *grants) check(text []byte) Faults {
-	c := checker{text: text}
+func (g *grants) check(root *yaml.Node) Faults {
+	var c checker
 	for kind, all := range map[string]map[string]*principal{"agent": g.agents, "human": g.humans, "group": g.groups} {
 		for id, p := range all {
 			if p == nil {
 				continue
 			}
-			c.who = kind + " " + id
+			c.who, c.at = kind+" "+id, func() *yaml.Node { return below(root, "grants", kind+"s", id) }
 			c.principal(kind, p)
 			c.groups(p.Groups, g.groups)
 		}
 	}
-	c.faults.sort()
 	return c.faults
 }
 
 type checker struct {
-	text   []byte
 	who    string
+	at     func() *yaml.Node // where the principal stands
 	faults Faults
 }
 
-// add notes a fault at the first line that holds the offending word.
+// add notes a fault at the first place of a principal that is the offending word, or
+// where the principal itself is.
 func (c *checker) add(word, format string, args ...any) {
-	line := 0
-	for i, l := range strings.Split(string(c.text), "\n") {
-		if word != "" && strings.Contains(l, word) && !strings.HasPrefix(strings.TrimSpace(l), "#") {
-			line = i + 1
-			break
-		}
+	f := Fault{File: grantsFile, Message: c.who + ": " + fmt.Sprintf(format, args...)}
+	p := c.at()
+	n := scalar(p, word, func(*yaml.Node) bool { return word != "" })
+	if n == nil {
+		n = p
 	}
-	c.faults = append(c.faults, Fault{File: grantsFile, Line: line, Message: c.who + ": " + fmt.Sprintf(format, args...)})
+	if n != nil {
+		f.Line, f.Col = n.Line, n.Column
+	}
+	c.faults = append(c.faults, f)
 }
 
 func (c *checker) principal(kind string, p *principal) {
@@ -187,13 +190,13 @@ func (c *checker) principal(kind string, p *principal) {
 func (c *checker) groups(names []string, defined map[string]*principal) {
 	for _, name := range names {
 		if defined[name] == nil {
-			c.add(name, "group %q is not defined", name)
+			c.add(name, "group %q is not defined%s", name, meant(name, slices.Collect(maps.Keys(defined))))
 		}
 	}
 }
 
 func (c *checker) grant(g *grant) {
-	if len(g.Actions) == 0 {
+	if g.Actions == nil {
 		c.add("", "a grant without actions grants nothing")
 	}
 	for _, a := range g.Actions {
@@ -203,7 +206,7 @@ func (c *checker) grant(g *grant) {
 	}
 	for _, a := range g.Access {
 		if !slices.Contains(accessNames, a) {
-			c.add(string(a), "access %q is none of read, list, write, delete, admin", a)
+			c.add(string(a), "access %q is none of read, list, write, delete, admin%s", a, meant(string(a), members["input.action.access"][:5]))
 		}
 	}
 	for _, r := range g.Resources {

@@ -329,7 +329,7 @@ func TestLoadRefuses(t *testing.T) {
 		"runtime":          {custom(`decision := {"result": "allow"} if opa.runtime().env.HOME`), "may not be used"},
 		"unused variable":  {custom("decision := {\"result\": \"allow\"} if {\n\tx := 1\n}"), "unused"},
 		"grants: unknown":  {with(files, "grants:\n  agent: {}\n"), "chaperone/grants.yaml:2"},
-		"grants: pattern":  {with(files, "grants:\n  agents:\n    a:\n      allow:\n        - {actions: [\"git*hub:x\"]}\n"), "chaperone/grants.yaml:5: agent a: action \"git*hub:x\""},
+		"grants: pattern":  {with(files, "grants:\n  agents:\n    a:\n      allow:\n        - {actions: [\"git*hub:x\"]}\n"), "chaperone/grants.yaml:5:22: agent a: action \"git*hub:x\""},
 		"grants: access":   {with(files, "grants:\n  agents:\n    a: {allow: [{actions: [\"*:*\"], access: [reed]}]}\n"), `access "reed"`},
 		"grants: resource": {with(files, "grants:\n  agents:\n    a: {allow: [{actions: [\"*:*\"], resources: [\"a*b\"]}]}\n"), `resource "a*b"`},
 		"grants: nothing":  {with(files, "grants:\n  agents:\n    a: {allow: [{resources: [x]}]}\n"), "grants nothing"},
