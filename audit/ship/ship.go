@@ -9,14 +9,9 @@ package ship
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -82,17 +77,12 @@ type Sink struct {
 
 	reader *audit.Reader
 	at     cursor
+	line   []byte                  // the last that was read, as it stands in the log
 	open   map[string]*audit.Event // decisions whose outcome has not come
 	order  []held
 	sent   atomic.Uint64
 	lost   atomic.Uint64
 	failed atomic.Pointer[failure]
-}
-
-// cursor is what a sink remembers.
-type cursor struct {
-	Seq  uint64 `json:"seq"`  // the last line that was taken
-	From uint64 `json:"from"` // from here on are decisions whose outcome has not come
 }
 
 // held is a decision that waits for its outcome.
@@ -135,41 +125,6 @@ func Start(o Options) (*Sink, error) {
 	return s, nil
 }
 
-func (s *Sink) load() error {
-	b, err := os.ReadFile(s.o.Cursor)
-	if err == nil {
-		if err = json.Unmarshal(b, &s.at); err != nil {
-			return fmt.Errorf("reading its cursor %s: %w", s.o.Cursor, err)
-		}
-		return nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if s.o.FromNow {
-		last, err := audit.LastNumber(s.o.Path)
-		s.at = cursor{last, last}
-		return err
-	}
-	return nil
-}
-
-// save puts the cursor on disk, whole or not at all.
-func (s *Sink) save() error {
-	b, err := json.Marshal(s.at)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(s.o.Cursor), 0o700); err != nil {
-		return err
-	}
-	next := s.o.Cursor + ".new"
-	if err := os.WriteFile(next, b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(next, s.o.Cursor)
-}
-
 // Close sends what is there, for as long as ctx lasts, and ends.
 func (s *Sink) Close(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, s.cancel)
@@ -184,7 +139,14 @@ func (s *Sink) Close(ctx context.Context) error {
 	}
 	s.cancel()
 	s.done.Wait()
-	return s.o.Target.Close()
+	f, ok := s.o.Target.(forgetful)
+	listens := ok && f.Listening()
+	err := s.o.Target.Close()
+	if listens && err == nil && s.at.Seq > 0 {
+		s.at.Clean = true
+		err = s.save()
+	}
+	return err
 }
 
 // Status tells how the sink is doing. It reads the end of the log.
@@ -242,6 +204,7 @@ func (s *Sink) collect(ctx context.Context) (batch []Item, last uint64, more boo
 		}
 		if seq > s.at.Seq {
 			last = seq
+			s.line = append(s.line[:0], line...)
 			if item != nil {
 				batch = append(batch, *item)
 			}
@@ -323,13 +286,7 @@ func (s *Sink) deliver(ctx context.Context, batch []Item, last uint64) bool {
 		}
 	}
 	s.works()
-	for len(s.order) > 0 && s.open[s.order[0].id] == nil {
-		s.order = s.order[1:]
-	}
-	s.at = cursor{last, last}
-	if len(s.order) > 0 {
-		s.at.From = s.order[0].seq - 1
-	}
+	s.move(last, time.Now())
 	s.sent.Store(last)
 	if err := s.save(); err != nil {
 		s.fail(fmt.Errorf("keeping the cursor: %w", err))

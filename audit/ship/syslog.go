@@ -45,7 +45,7 @@ const (
 
 // NewSyslog sends each line as a message of RFC 5424 in frames of RFC 5425. The
 // protocol has no receipts: after a connection broke, what was sent in the minute before
-// (at most 4 MiB) is sent again.
+// (at most 4 MiB) is sent again, and so it is after a sink that was not closed in order.
 func NewSyslog(o SyslogOptions) Target {
 	if o.Timeout == 0 {
 		o.Timeout = 10 * time.Second
@@ -107,6 +107,12 @@ func (s *syslog) broken() bool {
 		return false
 	}
 }
+
+// Window implements [forgetful].
+func (s *syslog) Window() time.Duration { return resendTime }
+
+// Listening implements [forgetful].
+func (s *syslog) Listening() bool { return !s.broken() }
 
 func (s *syslog) dial(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
