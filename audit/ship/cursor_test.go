@@ -233,7 +233,7 @@ func TestSyslogOverRestart(t *testing.T) {
 	lost.Close()
 	done, cancel := context.WithCancel(t.Context())
 	cancel()
-	k.Close(done) // says that the server is gone, where it has heard of it
+	k.Close(done)                                               // says that the server is gone, where it has heard of it
 	if err := os.WriteFile(cursor, before, 0o600); err != nil { // as a process leaves it that is killed
 		t.Fatal(err)
 	}
