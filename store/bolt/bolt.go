@@ -24,9 +24,10 @@ import (
 // transaction, which takes some milliseconds; writers that come together within
 // 2 ms share one.
 type Store struct {
-	db    *bbolt.DB
-	now   func() time.Time
-	swept []byte // the name at which the next sweep begins; written in transactions that write, of which there is one
+	db          *bbolt.DB
+	now         func() time.Time
+	compactFrom int64  // compactFrom but in tests
+	swept       []byte // the name at which the next sweep begins; written in transactions that write, of which there is one
 
 	history *history
 	closed  chan struct{}
@@ -88,24 +89,54 @@ func (s *Store) open(path string, wait time.Duration) (err error) {
 	if err == nil && info.Mode().Perm()&0o077 != 0 {
 		return fmt.Errorf("its mode is %v; others may read it (chmod 600 %s)", info.Mode().Perm(), path)
 	}
-	// The freelist is synced: without it, bbolt looks for free pages in a goroutine
-	// of its own, whose panic over a damaged file nobody could catch.
-	s.db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: wait, FreelistType: bbolt.FreelistMapType})
-	switch {
-	case errors.Is(err, berrors.ErrTimeout):
-		return store.ErrInUse
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-		return fmt.Errorf("the file is damaged (%w); put a copy of it in its place", err)
-	case err != nil:
+	if err := s.acquire(path, wait); err != nil {
 		return err
 	}
-	s.db.MaxBatchDelay = 2 * time.Millisecond
 	if err := s.prepare(); err != nil {
 		return err
 	}
+	if err := s.compact(path, wait); err != nil {
+		return err
+	}
+	s.db.MaxBatchDelay = 2 * time.Millisecond
 	last, err := s.sequence()
 	s.history = newHistory(last)
 	return err
+}
+
+// acquire opens the file and locks it. One that was put in its place while this one
+// waited for the lock is opened instead: the other has no name any more.
+func (s *Store) acquire(path string, wait time.Duration) error {
+	for {
+		var locked *os.File
+		o := &bbolt.Options{Timeout: wait, FreelistType: bbolt.FreelistMapType, OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+			f, err = os.OpenFile(name, flag, mode)
+			locked = f
+			return f, err
+		}}
+		// The freelist is synced: without it, bbolt looks for free pages in a goroutine
+		// of its own, whose panic over a damaged file nobody could catch.
+		db, err := bbolt.Open(path, 0o600, o)
+		switch {
+		case errors.Is(err, berrors.ErrTimeout):
+			return store.ErrInUse
+		case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+			return fmt.Errorf("the file is damaged (%w); put a copy of it in its place", err)
+		case err != nil:
+			return err
+		}
+		s.db = db
+		has, err := locked.Stat()
+		if err != nil {
+			return err
+		}
+		if is, err := os.Stat(path); err == nil && os.SameFile(has, is) {
+			return nil
+		}
+		if err := db.Close(); err != nil {
+			return err
+		}
+	}
 }
 
 // prepare makes the bucket, and drops what expired while nobody looked.
