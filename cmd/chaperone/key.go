@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/zalando/go-keyring"
+
 	"chaperone/cmd/chaperone/settings"
 	"chaperone/credential"
 )
@@ -29,6 +31,9 @@ func refer(ctx context.Context, r settings.Reference) ([]byte, error) {
 		return exec.CommandContext(ctx, r.Command[0], r.Command[1:]...).Output()
 	case r.File != "":
 		return os.ReadFile(r.File)
+	case r.Keyring != "":
+		text, err := fromKeyring(ctx, r.Keyring)
+		return []byte(text), err
 	}
 	return nil, errNoReference
 }
@@ -49,8 +54,8 @@ func secretText(ctx context.Context, key string, r settings.Reference) (string, 
 }
 
 // installationKey finds the key where the settings say: 32 bytes, or those in
-// base64. A key file in the state
-// directory is made at first start.
+// base64. A key file in the state directory, or an entry in the keyring, is made at
+// first start.
 func installationKey(ctx context.Context, s *settings.Settings) (credential.Key, error) {
 	parse := func(b []byte, err error) (credential.Key, error) {
 		if err != nil {
@@ -61,11 +66,15 @@ func installationKey(ctx context.Context, s *settings.Settings) (credential.Key,
 		}
 		return credential.ParseKey(b)
 	}
-	if b, err := refer(ctx, s.Key); !errors.Is(err, errNoReference) {
+	path := filepath.Join(s.State, "key")
+	b, err := refer(ctx, s.Key)
+	if s.Key.Keyring != "" && errors.Is(err, keyring.ErrNotFound) {
+		return parse(intoKeyring(ctx, s.Key.Keyring, path))
+	}
+	if !errors.Is(err, errNoReference) {
 		return parse(b, err)
 	}
-	path := filepath.Join(s.State, "key")
-	b, err := os.ReadFile(path)
+	b, err = os.ReadFile(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return parse(b, err)
 	}

@@ -143,13 +143,13 @@ func (c *check) store(s *Settings) {
 
 func (c *check) reference(path []string, r Reference) {
 	n := 0
-	for _, set := range []bool{r.File != "", r.Env != "", len(r.Command) > 0} {
+	for _, set := range []bool{r.File != "", r.Env != "", len(r.Command) > 0, r.Keyring != ""} {
 		if set {
 			n++
 		}
 	}
 	if n > 1 {
-		c.fault(path, "file, env and command exclude each other")
+		c.fault(path, "file, env, command and keyring exclude each other")
 	}
 }
 

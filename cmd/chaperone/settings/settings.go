@@ -59,6 +59,7 @@ type Reference struct {
 	File    string   `yaml:"file"`
 	Env     string   `yaml:"env"`
 	Command []string `yaml:"command"`
+	Keyring string   `yaml:"keyring"` // account of service chaperone in this user's keyring
 }
 
 // Redis is about a store that several replicas share.

@@ -18,7 +18,7 @@ func TestFaults(t *testing.T) {
 		{"addresses", "listen: nowhere\nmetrics: 1.2.3.4:99999\nadmin: /tmp/x\n", `line 1: listen: "nowhere" is not HOST:PORT|line 2: metrics: "1.2.3.4:99999" is not HOST:PORT|line 3: admin: "/tmp/x" is not unix:PATH`},
 		{"empty where that weakens", "state: ''\n", "line 1: state: must not be empty"},
 		{"half a pair", "ca: {cert: x}\n", "line 1: ca: cert and key come together"},
-		{"two references", "key: {file: x, env: Y}\n", "line 1: key: file, env and command exclude each other"},
+		{"two references", "key: {file: x, env: Y}\n", "line 1: key: file, env, command and keyring exclude each other"},
 		{"store", "store: sqlite\n", `line 1: store: "sqlite" is not a store that this program has; use bolt or redis://HOST:PORT`},
 		{"upstream", "upstream:\n  allow_private: [10.0.0.0/8, here]\n  resolve: {a.example: b}\n  proxy: http://u:p@h:1\n", `line 2: upstream.allow_private.1: "here" is neither a network (10.0.0.0/8), an address nor HOST:PORT|line 3: upstream.resolve.a.example: "b" is not ADDRESS:PORT|line 4: upstream.proxy: a password does not belong into this file`},
 		{"services", "services: [{service: a}, {service: a}, {}]\n", "line 1: services.1: service a stands twice|line 1: services.2: service: the name is missing"},

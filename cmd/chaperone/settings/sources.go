@@ -27,7 +27,9 @@ type Google struct {
 	Token Reference `yaml:"token"`
 }
 
-func (r *Reference) set() bool { return r.File != "" || r.Env != "" || len(r.Command) > 0 }
+func (r *Reference) set() bool {
+	return r.File != "" || r.Env != "" || len(r.Command) > 0 || r.Keyring != ""
+}
 
 // sources checks what is said about them.
 func (c *check) sources(s *Sources) {
