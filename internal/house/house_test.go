@@ -78,6 +78,9 @@ func walk(t *testing.T, visit func(name string, d fs.DirEntry)) {
 		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") || slices.Contains(skipped[:], d.Name()) || slices.Contains(skipped[:], name)) {
 			return fs.SkipDir
 		}
+		if _, err := fs.Stat(os.DirFS(root), name+"/go.mod"); err == nil && d.IsDir() {
+			return fs.SkipDir // a module of its own
+		}
 		visit(name, d)
 		return nil
 	})

@@ -32,6 +32,9 @@ func formOf(h http.Header) form {
 	if len(types) == 0 {
 		return bareForm
 	}
+	if f := usualForm(types[0]); f != otherForm && len(types) == 1 && len(h["Content-Encoding"]) == 0 {
+		return f
+	}
 	kind, params, err := mime.ParseMediaType(types[0])
 	charset := params["charset"]
 	plain := err == nil && len(types) == 1 && len(h["Content-Encoding"]) == 0 && (charset == "" || strings.EqualFold(charset, "utf-8"))
@@ -44,6 +47,17 @@ func formOf(h http.Header) form {
 		return multiForm
 	case mentionsForm(types):
 		return oddForm
+	}
+	return otherForm
+}
+
+// usualForm tells the form of the types that clients write, without taking them apart.
+func usualForm(t string) form {
+	switch t {
+	case "application/json", "application/json; charset=utf-8", "application/json; charset=UTF-8", "application/json;charset=utf-8", "application/vnd.api+json":
+		return jsonForm
+	case "application/x-www-form-urlencoded", "application/x-www-form-urlencoded; charset=utf-8", "application/x-www-form-urlencoded; charset=UTF-8":
+		return urlForm
 	}
 	return otherForm
 }

@@ -146,15 +146,22 @@ func BenchmarkGraphQL(b *testing.B) {
 // its parameters, its resource's patterns and the text of these.
 func TestClassifyAllocatesLittle(t *testing.T) {
 	c := shippedCatalogue(t)
-	r := request("GET https://api.github.com/repos/acme/web/issues/5?per_page=50")
-	r.Header, r.BodyState = http.Header{"User-Agent": {"x"}, "Accept": {"*/*"}}, policy.BodyAbsent
-	if n := testing.AllocsPerRun(100, func() {
-		var q policy.Question
-		if err := c.Classify(r, &q); err != nil || !q.Action.Known {
-			t.Fatal(err)
+	get := request("GET https://api.github.com/repos/acme/web/issues/5?per_page=50")
+	get.Header, get.BodyState = http.Header{"User-Agent": {"x"}, "Accept": {"*/*"}}, policy.BodyAbsent
+	post := request("POST https://api.github.com/repos/acme/web/issues")
+	post.Header, post.BodyState = http.Header{"Content-Type": {"application/json; charset=utf-8"}}, policy.BodyUnread
+	for _, r := range []*Request{get, post} {
+		if n := testing.AllocsPerRun(100, func() {
+			var q policy.Question
+			if err := c.Classify(r, &q); err != nil || !q.Action.Known {
+				t.Fatal(err)
+			}
+			if c.NeedsBody(r) != 0 {
+				t.Fatal("it is named by its path")
+			}
+		}); n > 3 {
+			t.Errorf("%s: %v allocations, at most 3", r.Method, n)
 		}
-	}); n > 3 {
-		t.Errorf("%v allocations, at most 3", n)
 	}
 }
 
