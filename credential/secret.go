@@ -91,6 +91,21 @@ func (k Key) open(sealed []byte, belongs string) (Secret, error) {
 	return secret.New(b), nil
 }
 
+// Seal encrypts what the installation keeps of its own beside credentials. belongs names
+// it, and nothing else opens under that name.
+func (k Key) Seal(b []byte, belongs string) ([]byte, error) {
+	return k.seal(NewSecret(b), "installation "+belongs)
+}
+
+// Open is the reverse of Seal. Errors wrap [ErrKey].
+func (k Key) Open(sealed []byte, belongs string) ([]byte, error) {
+	s, err := k.open(sealed, "installation "+belongs)
+	if err != nil {
+		return nil, err
+	}
+	return append([]byte(nil), secret.Reveal(s)...), nil
+}
+
 func (k Key) aead(salt []byte) (cipher.AEAD, error) {
 	key, err := k.derive("seal", salt)
 	if err != nil {

@@ -167,7 +167,7 @@ func (r *road) openState(ctx context.Context) error {
 		return err
 	}
 	r.limits = limit.New(r.shared.kv, r.shared.clock)
-	if r.ca, err = openCA(r.s); err != nil {
+	if r.ca, err = r.openCA(ctx, key); err != nil {
 		return fmt.Errorf("opening certificate authority: %w", err)
 	}
 	if err := writeTrust(r.ca, trustDir(r.s)); err != nil {
@@ -369,13 +369,6 @@ func loadCatalogue(s *settings.Settings) (*action.Catalogue, error) {
 		return nil, problem.Failure(fmt.Errorf("loading catalogue: %w", err), "mend services: and catalogues: in config.yaml")
 	}
 	return c, nil
-}
-
-func openCA(s *settings.Settings) (*certs.Authority, error) {
-	if s.CA.Cert != "" {
-		return certs.Files(s.CA.Cert, s.CA.Key)
-	}
-	return certs.Open(s.State)
 }
 
 // secretFiles are the files that nobody else may read.

@@ -60,7 +60,7 @@ func (a *app) caPath() *cobra.Command {
 
 func (a *app) caExport() *cobra.Command {
 	return &cobra.Command{
-		Use: "export", Short: "Print the CA certificate in PEM; its key never leaves the state directory", Args: noArguments,
+		Use: "export", Short: "Print the CA certificate in PEM; its key stays in the state directory, and sealed in a store that replicas share", Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			_, b, err := a.readCA()
 			if err != nil {
