@@ -11,8 +11,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"chaperone/credential/grant"
 	"chaperone/credential/internal/secret"
@@ -252,6 +254,16 @@ func openAWSRole(o *opening) (applier, error) {
 			return nil, fmt.Errorf("setting duration: %q is not between 15m and 12h", d)
 		}
 	}
+	if tags := o.setting("tags"); tags != "" {
+		for tag := range strings.SplitSeq(tags, ",") {
+			r.tags = append(r.tags, strings.TrimSpace(tag))
+		}
+	}
+	for i, tag := range r.tags {
+		if !slices.Contains([]string{"agent", "human", "instance", "session"}, tag) || slices.Contains(r.tags[:i], tag) {
+			return nil, fmt.Errorf("setting tags: %q is not one of agent, human, instance, session, each once", tag)
+		}
+	}
 	return &awsRole{newMinted(o, r)}, nil
 }
 
@@ -287,11 +299,43 @@ type assumed struct {
 	region   string
 	external string
 	duration time.Duration
+	tags     []string // agent, human, instance, session: which of them the keys carry
 }
 
 // audience: AWS's own log tells instances and people apart, so each has its own keys.
 func (a *assumed) audience(c *Caller) string {
-	return c.Instance + "\n" + c.Human + "\n" + sessionPolicy(c.Scope)
+	out := c.Instance + "\n" + c.Human + "\n" + sessionPolicy(c.Scope)
+	if slices.Contains(a.tags, "session") {
+		out += "\n" + c.Session
+	}
+	return out
+}
+
+// tag adds session tags, by which AWS's log and its policies know agent and human
+// (docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html).
+func (a *assumed) tag(form url.Values, c *Caller) {
+	n := 0
+	for _, name := range a.tags {
+		value := map[string]string{"agent": c.Agent, "human": c.Human, "instance": c.Instance, "session": c.Session}[name]
+		if value == "" {
+			continue // of nobody
+		}
+		n++
+		form.Set(fmt.Sprintf("Tags.member.%d.Key", n), name)
+		form.Set(fmt.Sprintf("Tags.member.%d.Value", n), tagValue(value))
+	}
+}
+
+// tagValue is s as a value of a tag: of at most 256 letters, digits, spaces and
+// _.:/=+-@.
+func tagValue(s string) string {
+	runes := []rune(s)
+	for i, r := range runes {
+		if !unicode.IsLetter(r) && !unicode.IsNumber(r) && r != ' ' && !strings.ContainsRune("_.:/=+-@", r) {
+			runes[i] = '-'
+		}
+	}
+	return string(runes[:min(len(runes), 256)])
 }
 
 func (a *assumed) mint(ctx context.Context, c *Caller, _ secret.Secret) (grant.Token, error) {
@@ -311,6 +355,7 @@ func (a *assumed) mint(ctx context.Context, c *Caller, _ secret.Secret) (grant.T
 	if p := sessionPolicy(c.Scope); p != "" {
 		form.Set("Policy", p)
 	}
+	a.tag(form, c)
 	body := []byte(form.Encode())
 	host := "sts." + a.region + ".amazonaws.com"
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+host+"/", bytes.NewReader(body))

@@ -23,7 +23,7 @@ func signedKinds() []Kind {
 	return []Kind{
 		{Name: KindAWS, Doc: "AWS Signature Version 4: the agent's own signature is verified and made anew", Material: pair, place: onlyPlace(KindAWS), open: openAWS},
 		{Name: KindAWSRole, Doc: "AWS, with keys of a role that are made out to the session: its instance, its person and its scope", Material: pair,
-			Settings: []Setting{{"role_arn", "the role, arn:aws:iam::…:role/…", true}, {"region", "of the token service, us-east-1 when left out", false}, {"external_id", "where the role wants one", false}, {"duration", "of the keys, such as 15m or 1h (15m)", false}},
+			Settings: []Setting{{"role_arn", "the role, arn:aws:iam::…:role/…", true}, {"region", "of the token service, us-east-1 when left out", false}, {"external_id", "where the role wants one", false}, {"duration", "of the keys, such as 15m or 1h (15m)", false}, {"tags", "session tags that the keys carry, of agent, human, instance and session, with commas between; the role's trust policy must allow sts:TagSession", false}},
 			place:    onlyPlace(KindAWS), open: openAWSRole},
 		{Name: KindOAuth1, Doc: "OAuth 1.0a (RFC 5849): the handle stands where the consumer key or the token does, and the signature is made anew",
 			Material: `{"consumer_key": …, "consumer_secret": …, "token": …, "token_secret": …}`,

@@ -280,7 +280,7 @@ func TestAWSClients(t *testing.T) {
 	}
 	for name, c := range map[string]credential.Credential{
 		"keys": {Kind: credential.KindAWS},
-		"role": {Kind: credential.KindAWSRole, Settings: map[string]string{"role_arn": "arn:aws:iam::1:role/agent", "external_id": "x"}},
+		"role": {Kind: credential.KindAWSRole, Settings: map[string]string{"role_arn": "arn:aws:iam::1:role/agent", "external_id": "x", "tags": "agent, human"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, a, env := amazonRoad(t, c)
@@ -298,7 +298,8 @@ func TestAWSClients(t *testing.T) {
 			if len(a.modes) < 4 {
 				t.Errorf("payload modes: %v", a.modes)
 			}
-			if name == "role" && (a.assumed.Load() != 1 || !strings.Contains(a.forms[0], "RoleSessionName="+d.session.Instance) || !strings.Contains(a.forms[0], "SourceIdentity=alice%40acme.com") || !strings.Contains(a.forms[0], "ExternalId=x")) {
+			if name == "role" && (a.assumed.Load() != 1 || !strings.Contains(a.forms[0], "RoleSessionName="+d.session.Instance) || !strings.Contains(a.forms[0], "SourceIdentity=alice%40acme.com") || !strings.Contains(a.forms[0], "ExternalId=x") ||
+				!strings.Contains(a.forms[0], "Tags.member.1.Key=agent&Tags.member.1.Value=bot&Tags.member.2.Key=human&Tags.member.2.Value=alice%40acme.com")) {
 				t.Errorf("the token service was asked %d times: %v", a.assumed.Load(), a.forms)
 			}
 			d.unseen(1, "canary", "CANARY", env["AWS_SECRET_ACCESS_KEY"])

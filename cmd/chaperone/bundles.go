@@ -63,7 +63,7 @@ func followOptions(s *settings.Settings) (remote.Options, error) {
 		return remote.Options{}, err
 	}
 	token, err := secretText(context.Background(), "policy.token", s.Policy.Token)
-	return remote.Options{URL: s.Policy.Path, Signing: signing, Token: token, Poll: s.Policy.Poll}, err
+	return remote.Options{URL: s.Policy.Path, Signing: signing, Token: token, Poll: s.Policy.Poll, Status: s.Policy.Status}, err
 }
 
 // fetchBundle asks a server of bundles once.
@@ -78,7 +78,8 @@ func fetchBundle(s *settings.Settings) (fs.FS, error) {
 	defer os.RemoveAll(o.Dir)
 	var files fs.FS
 	failed := make(chan error, 1)
-	o.Use = func(f fs.FS, _ string) { files = f }
+	o.Use = func(f fs.FS, _ string) error { files = f; return nil }
+	o.Status = "" // nothing is in force by being looked at
 	o.Failed = func(err error) {
 		select {
 		case failed <- err:
@@ -130,6 +131,9 @@ func (r *road) follow(ctx context.Context) error {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return fmt.Errorf("following bundles: %w", err)
 	}
+	if o.ID, err = replicaID(r.s); err != nil {
+		return err
+	}
 	failed := make(chan error, 1)
 	o.Use = r.takeBundle
 	o.Failed = func(err error) {
@@ -157,13 +161,14 @@ func (r *road) follow(ctx context.Context) error {
 
 // takeBundle puts a policy in force that the server offers. One that has a fault, or was
 // in force before and gave way to another, does not replace the one that decides.
-func (r *road) takeBundle(files fs.FS, name string) {
+func (r *road) takeBundle(files fs.FS, name string) error {
 	if err := r.bundle(files, name); err != nil {
 		r.refused(name, err)
-		return
+		return err
 	}
 	r.metrics.Reloaded("policy", nil)
 	r.reloaded.Store(nil)
+	return nil
 }
 
 // refused counts a bundle that was not taken, and says so once until it is another fault.

@@ -78,6 +78,14 @@ func (c *check) settings(s *Settings) {
 	if s.State == "" {
 		c.fault(at("state"), "must not be empty")
 	}
+	if u := s.Policy.Status; u != "" {
+		if parsed, err := url.Parse(u); err != nil || parsed.Host == "" || parsed.Scheme != "http" && parsed.Scheme != "https" {
+			c.fault(at("policy", "status"), "%q is no URL such as https://HOST", u)
+		}
+		if !Remote(s.Policy.Path) {
+			c.fault(at("policy", "status"), "it is told about bundles of a server, and policy.path names none")
+		}
+	}
 	c.pair(at("tls"), s.TLS)
 	c.pair(at("ca"), s.CA)
 	c.reference(at("key"), s.Key)

@@ -84,6 +84,9 @@ type Policy struct {
 	Token Reference `yaml:"token"`
 	// Poll is the time between two questions to the server of bundles.
 	Poll time.Duration `yaml:"poll"`
+	// Status is the URL of OPA's status service, which is told how each question to the
+	// server of bundles ended.
+	Status string `yaml:"status"`
 }
 
 // Signing says who must have signed a bundle.

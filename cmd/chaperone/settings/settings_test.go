@@ -22,6 +22,7 @@ func TestFaults(t *testing.T) {
 		{"store", "store: sqlite\n", `line 1: store: "sqlite" is not a store that this program has; use bolt or redis://HOST:PORT`},
 		{"upstream", "upstream:\n  allow_private: [10.0.0.0/8, here]\n  resolve: {a.example: b}\n  proxy: http://u:p@h:1\n", `line 2: upstream.allow_private.1: "here" is neither a network (10.0.0.0/8), an address nor HOST:PORT|line 3: upstream.resolve.a.example: "b" is not ADDRESS:PORT|line 4: upstream.proxy: a password does not belong into this file`},
 		{"services", "services: [{service: a}, {service: a}, {}]\n", "line 1: services.1: service a stands twice|line 1: services.2: service: the name is missing"},
+		{"status", "policy: {path: rego, status: opa}\n", `line 1: policy.status: "opa" is no URL such as https://HOST|line 1: policy.status: it is told about bundles of a server, and policy.path names none`},
 		{"negative", "drain: -1s\nlog: {keep: -1}\n", "line 1: drain: -1s is negative|line 2: log: max_size, max_age and keep must not be negative"},
 		{"long socket", "admin: unix:/" + strings.Repeat("x", 110) + "\n", "admin: /" + strings.Repeat("x", 110) + " is 111 bytes long, and a socket's path has at most 103; name a shorter one"},
 		{"no YAML", "listen: [\n", "line 1: did not find expected node content"},

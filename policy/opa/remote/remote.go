@@ -24,6 +24,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/logging"
 	"github.com/open-policy-agent/opa/v1/plugins"
 	plugin "github.com/open-policy-agent/opa/v1/plugins/bundle"
+	"github.com/open-policy-agent/opa/v1/plugins/status"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 )
@@ -120,9 +121,14 @@ type Options struct {
 	Token   string        // sent as a bearer credential, if there is one
 	Poll    time.Duration // between two questions for a newer one: 60 s
 	Dir     string        // for what is downloaded
+	// Status is the URL of a service that speaks OPA's Status API: how each question to
+	// the server of bundles ended is posted to Status/status. The token goes there only
+	// where it is the same server. Empty: nothing is posted.
+	Status string
+	ID     string // of this program in the reports of status; chaperone when empty
 	// Use is called with each policy that the server offers and that is sound, one at a
-	// time.
-	Use func(files fs.FS, revision string)
+	// time. Its error says that the one before stays.
+	Use func(files fs.FS, revision string) error
 	// Failed is called where the server, or what it offers, is not sound.
 	Failed func(error)
 }
@@ -133,6 +139,10 @@ type Follower struct {
 	o     Options
 	first chan struct{}
 	once  sync.Once
+
+	mu      sync.Mutex
+	active  string // revision of the last bundle that was used
+	refused error  // of a later one, by Use
 }
 
 // Follow asks the server now and then: a bundle that did not change is not sent again
@@ -142,7 +152,7 @@ func Follow(ctx context.Context, o Options) (*Follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := plugins.New(config, "chaperone", inmem.New(), plugins.Logger(logging.NewNoOpLogger()),
+	m, err := plugins.New(config, cmp.Or(o.ID, "chaperone"), inmem.New(), plugins.Logger(logging.NewNoOpLogger()),
 		plugins.WithParserOptions(ast.ParserOptions{ProcessAnnotation: true, RegoVersion: ast.RegoV1}))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrServer, err)
@@ -155,6 +165,15 @@ func Follow(ctx context.Context, o Options) (*Follower, error) {
 	p := plugin.New(parsed, m)
 	p.Register("chaperone", f.status)
 	m.Register(plugin.Name, p)
+	if o.Status != "" {
+		sc, err := status.NewConfigBuilder().WithBytes([]byte(`{"service": "status"}`)).WithServices(m.Services()).Parse()
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrServer, err)
+		}
+		sp := status.New(sc, m)
+		m.Register(status.Name, sp)
+		p.Register("status", func(s plugin.Status) { sp.BulkUpdateBundleStatus(map[string]*plugin.Status{s.Name: f.truly(s)}) })
+	}
 	m.RegisterCompilerTrigger(f.activated)
 	if err := m.Start(ctx); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrServer, err)
@@ -188,6 +207,19 @@ func (o *Options) config() ([]byte, error) {
 		service["credentials"] = map[string]any{"bearer": map[string]any{"token": o.Token}}
 	}
 	all := map[string]any{"services": map[string]any{"policy": service}, "bundles": map[string]any{"policy": b}, "persistence_directory": o.Dir}
+	if o.Status != "" {
+		at, err := url.Parse(o.Status)
+		if err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
+			return nil, fmt.Errorf("%w: %q is no URL of a status service", ErrServer, o.Status)
+		}
+		service := map[string]any{"url": strings.TrimSuffix(o.Status, "/"), "response_header_timeout_seconds": 10}
+		if o.Token != "" && at.Scheme == u.Scheme && at.Host == u.Host {
+			service["credentials"] = map[string]any{"bearer": map[string]any{"token": o.Token}}
+		}
+		all["services"].(map[string]any)["status"] = service
+		all["status"] = map[string]any{"service": "status"}
+		all["labels"] = map[string]string{"app": "chaperone"}
+	}
 	if o.Signing.Key != "" {
 		b["signing"] = map[string]any{"keyid": keyID, "scope": o.Signing.Scope}
 		key := map[string]any{"key": o.Signing.Key}
@@ -209,6 +241,18 @@ func (f *Follower) status(s plugin.Status) {
 		parts = append(parts, e.Error())
 	}
 	f.o.Failed(fmt.Errorf("%w: %s: %s", ErrServer, f.o.URL, strings.Join(parts, "; ")))
+}
+
+// truly is a report that says what is in force: OPA holds for active what it has
+// unpacked, also where this program refuses it.
+func (f *Follower) truly(s plugin.Status) *plugin.Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.ActiveRevision = f.active
+	if f.refused != nil && s.Code == "" {
+		s.Code, s.Message = "bundle_error", f.refused.Error()
+	}
+	return &s
 }
 
 // activated takes a bundle out of the manager's store.
@@ -239,7 +283,13 @@ func (f *Follower) activated(txn storage.Transaction) {
 		return
 	}
 	revision, _ := bundle.ReadBundleRevisionFromStore(ctx, f.m.Store, txn, "policy")
-	f.o.Use(out, revision)
+	err = f.o.Use(out, revision)
+	f.mu.Lock()
+	f.refused = err
+	if err == nil {
+		f.active = revision
+	}
+	f.mu.Unlock()
 	f.once.Do(func() { close(f.first) })
 }
 

@@ -144,7 +144,7 @@ func TestFollow(t *testing.T) {
 	used, failed := make(chan string, 10), make(chan error, 100)
 	f, err := Follow(t.Context(), Options{
 		URL: web.URL + "/bundles/policy.tar.gz", Signing: Signing{Key: secret, Algorithm: "HS256"}, Token: "token", Poll: time.Second, Dir: t.TempDir(),
-		Use: func(files fs.FS, revision string) { loads(t, files); used <- revision }, Failed: func(err error) { failed <- err },
+		Use: func(files fs.FS, revision string) error { loads(t, files); used <- revision; return nil }, Failed: func(err error) { failed <- err },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -180,6 +180,87 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// report is the part of OPA's status update that is looked at.
+type report struct {
+	Labels  map[string]string
+	Bundles map[string]struct {
+		ActiveRevision string `json:"active_revision"`
+		Code, Message  string
+	}
+}
+
+// TestStatus reads what is posted to OPA's status service: which policy is in force,
+// and why one that was offered is not.
+func TestStatus(t *testing.T) {
+	s := &server{body: made(t, "one", secret), asked: make(chan struct{}, 100)}
+	reports := make(chan report, 1000)
+	mux := http.NewServeMux()
+	mux.Handle("/", s)
+	mux.HandleFunc("POST /status", func(w http.ResponseWriter, r *http.Request) {
+		var got report
+		if err := json.NewDecoder(r.Body).Decode(&got); err != nil || r.Header.Get("Authorization") != "Bearer token" {
+			t.Errorf("%v, %v", err, r.Header)
+		}
+		reports <- got
+	})
+	web := httptest.NewServer(mux)
+	defer web.Close()
+	f, err := Follow(t.Context(), Options{
+		URL: web.URL + "/policy.tar.gz", Status: web.URL, ID: "r_1", Signing: Signing{Key: secret, Algorithm: "HS256"}, Token: "token", Poll: time.Second, Dir: t.TempDir(),
+		Use: func(_ fs.FS, revision string) error {
+			if revision == "faulty" {
+				return errors.New("it has a fault")
+			}
+			return nil
+		},
+		Failed: func(error) {},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	until := func(what string, ok func(report) bool) {
+		t.Helper()
+		for {
+			r := next(t, reports)
+			if b := r.Bundles["policy"]; b.ActiveRevision != "" && b.ActiveRevision != "one" {
+				t.Fatalf("%s: %+v", what, r)
+			}
+			if ok(r) {
+				return
+			}
+		}
+	}
+	until("in force", func(r report) bool {
+		return r.Labels["id"] == "r_1" && r.Bundles["policy"].ActiveRevision == "one" && r.Bundles["policy"].Code == ""
+	})
+	s.offer(made(t, "evil", ""), nil)
+	until("unsigned", func(r report) bool {
+		return r.Bundles["policy"].Code == "bundle_error" && r.Bundles["policy"].ActiveRevision == "one"
+	})
+	s.offer(made(t, "faulty", secret), nil)
+	until("faulty", func(r report) bool { return strings.Contains(r.Bundles["policy"].Message, "it has a fault") })
+}
+
+// TestStatusElsewhere: the token for the server of bundles goes nowhere else.
+func TestStatusElsewhere(t *testing.T) {
+	s := &server{body: made(t, "one", ""), asked: make(chan struct{}, 100)}
+	web := httptest.NewServer(s)
+	defer web.Close()
+	got := make(chan string, 100)
+	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- r.URL.Path + r.Header.Get("Authorization") }))
+	defer other.Close()
+	f, err := Follow(t.Context(), Options{URL: web.URL + "/policy.tar.gz", Status: other.URL + "/opa/", Token: "token", Poll: time.Second, Dir: t.TempDir(),
+		Use: func(fs.FS, string) error { return nil }, Failed: func(error) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if text := next(t, got); text != "/opa/status" {
+		t.Errorf("posted to %s", text)
+	}
+}
+
 // TestRegistry takes a bundle from a registry that speaks the reading half of the OCI
 // distribution specification.
 func TestRegistry(t *testing.T) {
@@ -211,7 +292,7 @@ func TestRegistry(t *testing.T) {
 	used := make(chan string, 10)
 	f, err := Follow(t.Context(), Options{
 		URL: "oci+http://" + strings.TrimPrefix(web.URL, "http://") + "/team/policy:1.0", Signing: Signing{Key: secret, Algorithm: "HS256"}, Poll: time.Second, Dir: t.TempDir(),
-		Use: func(files fs.FS, revision string) { loads(t, files); used <- revision }, Failed: func(err error) { t.Log(err) },
+		Use: func(files fs.FS, revision string) error { loads(t, files); used <- revision; return nil }, Failed: func(err error) { t.Log(err) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -223,6 +304,9 @@ func TestRegistry(t *testing.T) {
 }
 
 func TestFollowRefuses(t *testing.T) {
+	if f, err := Follow(t.Context(), Options{URL: "https://x/y", Status: "x", Dir: t.TempDir()}); !errors.Is(err, ErrServer) {
+		t.Errorf("status: %v, %v", f, err)
+	}
 	for _, u := range []string{"", "ftp://x/y", "https://", "bundle"} {
 		if f, err := Follow(t.Context(), Options{URL: u, Dir: t.TempDir()}); !errors.Is(err, ErrServer) {
 			t.Errorf("%q: %v, %v", u, f, err)
