@@ -36,6 +36,7 @@
           return done(new Error(`proxy answered ${answer.statusCode} ${answer.statusMessage}`));
         }
         this.inner = socket;
+        if (this.idle) socket.unref();
         if (head.length) this.push(head);
         socket.setNoDelay(true);
         socket.on("data", (chunk) => this.push(chunk) || socket.pause());
@@ -49,6 +50,12 @@
     _read() { this.inner.resume(); }
     _write(chunk, encoding, done) { this.inner.write(chunk, encoding, done); }
     _final(done) { this.inner.end(done); }
+    // An agent holds idle connections without holding the program. TLS does not hand that
+    // on to what is below it.
+    hold(on) {
+      this.idle = !on;
+      if (this.inner) on ? this.inner.ref() : this.inner.unref();
+    }
     _destroy(err, done) {
       if (this.inner) this.inner.destroy();
       done(err);
@@ -69,7 +76,16 @@
       return connect.call(this, ...args, ...(done ? [done] : []));
     }
     const servername = options.servername || (net.isIP(host) ? "" : host);
-    return connect.call(this, { ...options, servername, socket: new Tunnel(host, options.port || 443) }, ...(done ? [done] : []));
+    const tunnel = new Tunnel(host, options.port || 443);
+    const secure = connect.call(this, { ...options, servername, socket: tunnel }, ...(done ? [done] : []));
+    for (const name of ["ref", "unref"]) {
+      const own = secure[name];
+      secure[name] = function () {
+        tunnel.hold(name === "ref");
+        return own.call(this);
+      };
+    }
+    return secure;
   };
   // Node's own agent (NODE_USE_ENV_PROXY) leaves the socket open where the proxy refuses,
   // and the program never ends.
