@@ -77,6 +77,14 @@ var plainSays = map[string]string{
 	"upload": `{"size":2000000}`, "resume": "resumed well", "socket": "said over a socket",
 }
 
+// raises is what an SDK raises of a refusal: its own error for a lack of permission.
+var raises = map[string]string{
+	"openai": "PermissionDeniedError", "anthropic": "PermissionDeniedError", "@anthropic-ai/sdk": "PermissionDeniedError", "stripe": "PermissionError",
+	"slack_sdk": "SlackApiError", "@slack/web-api": "WebAPIPlatformError", "PyGithub": "GithubException", "@octokit/rest": "RequestError",
+	"google-api-python-client": "HttpError 403", "google-cloud-storage": "Forbidden: 403", "boto3": "AccessDenied", "AWS CLI": "AccessDenied",
+	"grpcio": "PERMISSION_DENIED", "@grpc/grpc-js": "PERMISSION_DENIED", "grpc-go": "PermissionDenied", "kubectl": "(Forbidden)", "@modelcontextprotocol/sdk": "StreamableHTTPError",
+}
+
 const plainReason = "no grant for github:repos/delete on acme/web"
 
 // A play is one run of one client.
@@ -184,6 +192,7 @@ func (s *stage) visit(t *testing.T, r row, mode string) string {
 	case refused:
 		said := s.up.play(t, r, s.scripts, play{call: "denied", purpose: purpose})
 		s.shown(t, said, cmp(r.reason, plainReason))
+		s.shown(t, said, raises[r.name])
 		s.up.recorded(t, purpose, "deny", false)
 		return said
 	case foreign:
