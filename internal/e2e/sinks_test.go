@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -125,20 +126,7 @@ func (k *takers) count(sink string) int {
 func TestSinksHaveWhatTheServiceHas(t *testing.T) {
 	w := begin(t)
 	k := newTakers(t)
-	f, err := os.OpenFile(w.Config, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = fmt.Fprintf(f, "\nsinks:\n  - {name: hook, kind: webhook, url: %q}\n  - {name: siem, kind: ocsf, url: %q}\n  - {name: otel, kind: otlp, url: %q}\n", k.URL+"/webhook", k.URL+"/ocsf", k.URL+"/otlp")
-	if err != nil || f.Close() != nil {
-		t.Fatal(err)
-	}
-	if err := w.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	w.send(t, k)
 	s, c := w.open(t, human)
 	const each = 100
 	var agents sync.WaitGroup
@@ -182,6 +170,93 @@ func TestSinksHaveWhatTheServiceHas(t *testing.T) {
 	if got := len(w.services["api.github.com"].Received()); got != allowed || allowed < load*each*8/10 {
 		t.Errorf("the service received %d requests, the log allowed %d", got, allowed)
 	}
+	w.sweep(t, s.secrets(t)...)
+	if err := w.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// send starts the proxy anew with sinks that lead to the takers.
+func (w *world) send(t *testing.T, k *takers) {
+	t.Helper()
+	f, err := os.OpenFile(w.Config, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fmt.Fprintf(f, "\nsinks:\n  - {name: hook, kind: webhook, url: %q}\n  - {name: siem, kind: ocsf, url: %q}\n  - {name: otel, kind: otlp, url: %q}\n", k.URL+"/webhook", k.URL+"/ocsf", k.URL+"/otlp")
+	if err != nil || f.Close() != nil {
+		t.Fatal(err)
+	}
+	if err := w.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSinksOverKill kills the proxy twice in the middle of a load: what the service
+// received is in the log, and each sink has the requests that ended, those and no others.
+func TestSinksOverKill(t *testing.T) {
+	w := begin(t)
+	k := newTakers(t)
+	k.back()
+	w.send(t, k)
+	s, c := w.open(t, human)
+	service := w.services["api.github.com"]
+	for round := 1; round <= 2; round++ {
+		ctx, stop := context.WithCancel(t.Context())
+		var agents sync.WaitGroup
+		for i := range load {
+			agents.Go(func() {
+				for n := 0; ctx.Err() == nil; n++ {
+					url := fmt.Sprintf("https://api.github.com/repos/acme/web/issues/%d-%d-%d", round, i, n)
+					if _, _, err := get(ctx, c, url, s.Handles["gh"]); err != nil {
+						return // killed
+					}
+				}
+			})
+		}
+		until(t, "500 requests", func() bool { return len(service.Received()) >= 500*round })
+		w.Kill()
+		stop()
+		agents.Wait()
+		if err := w.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	records, err := w.Records()
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed, ended := map[string]bool{}, map[string]bool{}
+	for _, r := range records {
+		switch {
+		case r.Event == "outcome":
+			ended[r.ID] = true
+		case r.Event == "decision" && r.Decision.Result == "allow":
+			allowed[r.Request.Path] = true
+		}
+	}
+	for _, r := range service.Received() {
+		if !allowed[r.Target] {
+			t.Errorf("the service received %s, which the log does not have", r.Target)
+		}
+	}
+	for sink := range k.ids {
+		until(t, fmt.Sprintf("%d requests at %s", len(ended), sink), func() bool { return k.count(sink) >= len(ended) })
+		k.mu.Lock()
+		for id := range ended {
+			if !k.ids[sink][id] {
+				t.Errorf("%s does not have %s", sink, id)
+			}
+		}
+		if len(k.ids[sink]) != len(ended) {
+			t.Errorf("%s has %d requests that ended, the log %d", sink, len(k.ids[sink]), len(ended))
+		}
+		k.mu.Unlock()
+	}
+	w.verb(t, "", "log", "verify")
 	w.sweep(t, s.secrets(t)...)
 	if err := w.Stop(); err != nil {
 		t.Error(err)
