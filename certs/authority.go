@@ -232,7 +232,14 @@ func place(path string, b []byte, mode os.FileMode) error {
 	if err = os.Link(f.Name(), path); errors.Is(err, os.ErrExist) {
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func selfSign(key crypto.Signer) ([]byte, error) {

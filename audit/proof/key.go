@@ -74,18 +74,35 @@ func makeKey(path string) (*Key, error) {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}
 	// The public half first: a key without it would sign what nobody can check.
-	if err := os.WriteFile(PublicFile(path), []byte(public+"\n"), 0o644); err != nil {
+	if err := keepKey(PublicFile(path), public, 0o644, os.Rename); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrKey, err)
-	}
-	_, err = f.WriteString(private + "\n")
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err := keepKey(path, private, 0o600, os.Link); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}
 	return OpenKey(path)
+}
+
+// keepKey puts half of a key into its place, whole, and returns when it is on disk and
+// so is its name: what it signs must not outlive it in a power cut.
+func keepKey(path, text string, mode os.FileMode, place func(from, to string) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.WriteString(text + "\n")
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := place(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // LoadPublic reads the public half of a key from a file.

@@ -99,5 +99,12 @@ func writeOnce(path string, b []byte) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Link(f.Name(), path) // unlike a rename, fails where another was faster
+	if err := os.Link(f.Name(), path); err != nil { // unlike a rename, fails where another was faster
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close()) // what it seals must not outlive it in a power cut
 }
