@@ -239,7 +239,12 @@ func openAWSRole(o *opening) (applier, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &assumed{v: o.v, keys: keys, role: o.setting("role_arn"), region: o.setting("region"), external: o.setting("external_id"), duration: 15 * time.Minute}
+	return o.assuming(&assumed{keys: keys})
+}
+
+// assuming reads the settings of a role.
+func (o *opening) assuming(r *assumed) (applier, error) {
+	r.v, r.role, r.region, r.external, r.duration = o.v, o.setting("role_arn"), o.setting("region"), o.setting("external_id"), 15*time.Minute
 	if !strings.HasPrefix(r.role, "arn:aws") {
 		return nil, fmt.Errorf("setting role_arn: %q is not the ARN of a role", r.role)
 	}
@@ -250,6 +255,7 @@ func openAWSRole(o *opening) (applier, error) {
 		return nil, fmt.Errorf("setting region: %q is not a region", r.region)
 	}
 	if d := o.setting("duration"); d != "" {
+		var err error
 		if r.duration, err = time.ParseDuration(d); err != nil || r.duration < 15*time.Minute || r.duration > 12*time.Hour {
 			return nil, fmt.Errorf("setting duration: %q is not between 15m and 12h", d)
 		}
@@ -291,10 +297,12 @@ func (a *awsRole) keysFor(ctx context.Context, c *Caller) (sigv4.Keys, error) {
 	return sigv4.Keys{ID: k.ID, Secret: secret.New(k.Secret), Token: secret.New(k.Token)}, nil
 }
 
-// assumed mints keys of a role (docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html).
+// assumed mints keys of a role (docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html,
+// and API_AssumeRoleWithWebIdentity.html).
 type assumed struct {
 	v        *Vault
 	keys     sigv4.Keys
+	web      secret.Secret // a workload's own token in the place of keys
 	role     string
 	region   string
 	external string
@@ -355,7 +363,13 @@ func (a *assumed) mint(ctx context.Context, c *Caller, _ secret.Secret) (grant.T
 	if p := sessionPolicy(c.Scope); p != "" {
 		form.Set("Policy", p)
 	}
-	a.tag(form, c)
+	if a.web.Empty() {
+		a.tag(form, c)
+	} else { // which says by itself whom it is for
+		form.Set("Action", "AssumeRoleWithWebIdentity")
+		form.Set("WebIdentityToken", secret.Text(a.web))
+		form.Del("SourceIdentity")
+	}
 	body := []byte(form.Encode())
 	host := "sts." + a.region + ".amazonaws.com"
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+host+"/", bytes.NewReader(body))
@@ -363,7 +377,9 @@ func (a *assumed) mint(ctx context.Context, c *Caller, _ secret.Secret) (grant.T
 		return grant.Token{}, err
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
-	sigv4.New(&sigv4.Request{Method: r.Method, Host: host, Path: "/", Header: r.Header}, a.keys, a.region, "sts", body, a.v.now())
+	if a.web.Empty() {
+		sigv4.New(&sigv4.Request{Method: r.Method, Host: host, Path: "/", Header: r.Header}, a.keys, a.region, "sts", body, a.v.now())
+	}
 	resp, err := a.v.outside.HTTP.RoundTrip(r)
 	if err != nil {
 		return grant.Token{}, grant.Unreached(ctx, err)
@@ -373,18 +389,26 @@ func (a *assumed) mint(ctx context.Context, c *Caller, _ secret.Secret) (grant.T
 }
 
 func readAssumed(resp *http.Response, now time.Time) (grant.Token, error) {
+	type keys struct {
+		ID      string    `xml:"AccessKeyId"`
+		Secret  string    `xml:"SecretAccessKey"`
+		Token   string    `xml:"SessionToken"`
+		Expires time.Time `xml:"Expiration"`
+	}
 	var got struct {
-		Keys struct {
-			ID      string    `xml:"AccessKeyId"`
-			Secret  string    `xml:"SecretAccessKey"`
-			Token   string    `xml:"SessionToken"`
-			Expires time.Time `xml:"Expiration"`
-		} `xml:"AssumeRoleResult>Credentials"`
+		Keys keys   `xml:"AssumeRoleResult>Credentials"`
+		Web  keys   `xml:"AssumeRoleWithWebIdentityResult>Credentials"`
+		Code string `xml:"Error>Code"`
 	}
 	err := xml.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&got)
+	if got.Keys.ID == "" {
+		got.Keys = got.Web
+	}
 	switch why := fmt.Sprintf("it answers %d", resp.StatusCode); {
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
 		return grant.Token{}, fmt.Errorf("%w: %s", grant.ErrRedirect, why)
+	case got.Code == "ExpiredTokenException", got.Code == "ExpiredToken":
+		return grant.Token{}, fmt.Errorf("%w: %s: the workload's token has expired", skewed(resp, now, grant.ErrGrant), why)
 	case resp.StatusCode == http.StatusForbidden, resp.StatusCode == http.StatusBadRequest:
 		return grant.Token{}, fmt.Errorf("%w: %s", skewed(resp, now, grant.ErrClient), why)
 	case resp.StatusCode != http.StatusOK || err != nil || got.Keys.ID == "" || got.Keys.Secret == "":

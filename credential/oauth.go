@@ -20,6 +20,7 @@ const (
 	KindExchange      = "oauth2-exchange"
 	KindGitHubApp     = "github-app"
 	KindGoogleAccount = "google-service-account"
+	KindGoogleFederal = "google-workload"
 )
 
 // Settings that several kinds have.
@@ -57,6 +58,8 @@ func mintedKinds() []Kind {
 			"the app's private key in PEM", []Setting{{"app_id", "the app's id or client id", true}, {"installation_id", "the id of the installation", true}, {"permissions", "at most these, such as issues:write,contents:read", false}, {"api_url", "https://api.github.com when left out", false}}, openGitHubApp),
 		kind(KindGoogleAccount, "access tokens of a Google service account",
 			"the account's key file, JSON", []Setting{{"scopes", "scopes to ask for, with spaces between", true}, {"subject", "a person of the domain for whom the account acts", false}}, openGoogleAccount),
+		kind(KindGoogleFederal, "access tokens of Google for a workload's own token (workload identity federation), of a service account where one is named",
+			"the workload's token, a JWT; best left at its source, as --source file:/var/run/secrets/…/token", []Setting{{"audience", "the provider, //iam.googleapis.com/projects/…/locations/global/workloadIdentityPools/…/providers/…", true}, {"service_account", "whose token it is to be, NAME@PROJECT.iam.gserviceaccount.com", false}, {"scopes", "scopes to ask for, with spaces between", true}, {"subject_token_type", "urn:ietf:params:oauth:token-type:jwt when left out", false}}, openGoogleWorkload),
 	}
 }
 

@@ -7,6 +7,7 @@ const (
 	KindAWS     = "aws"
 	KindAWSRole = "aws-role"
 	KindOAuth1  = "oauth1"
+	KindAWSWeb  = "aws-web-identity"
 )
 
 var (
@@ -25,6 +26,10 @@ func signedKinds() []Kind {
 		{Name: KindAWSRole, Doc: "AWS, with keys of a role that are made out to the session: its instance, its person and its scope", Material: pair,
 			Settings: []Setting{{"role_arn", "the role, arn:aws:iam::…:role/…", true}, {"region", "of the token service, us-east-1 when left out", false}, {"external_id", "where the role wants one", false}, {"duration", "of the keys, such as 15m or 1h (15m)", false}, {"tags", "session tags that the keys carry, of agent, human, instance and session, with commas between; the role's trust policy must allow sts:TagSession", false}},
 			place:    onlyPlace(KindAWS), open: openAWSRole},
+		{Name: KindAWSWeb, Doc: "AWS, with keys of a role for a workload's own token (AssumeRoleWithWebIdentity), made out to the session as those of aws-role are, but for the person",
+			Material: "the token, a JWT; best left at its source, as --source file:/var/run/secrets/…/token",
+			Settings: []Setting{{"role_arn", "the role, arn:aws:iam::…:role/…", true}, {"region", "of the token service, us-east-1 when left out", false}, {"duration", "of the keys, such as 15m or 1h (15m)", false}},
+			place:    onlyPlace(KindAWS), open: openAWSWeb},
 		{Name: KindOAuth1, Doc: "OAuth 1.0a (RFC 5849): the handle stands where the consumer key or the token does, and the signature is made anew",
 			Material: `{"consumer_key": …, "consumer_secret": …, "token": …, "token_secret": …}`,
 			Settings: []Setting{{"signature_method", "HMAC-SHA1 or HMAC-SHA256 (HMAC-SHA1)", false}}, place: onlyPlace(KindOAuth1), open: openOAuth1},
