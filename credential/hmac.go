@@ -45,6 +45,22 @@ func (*hmacScheme) Format(s fmt.State, _ rune) { fmt.Fprint(s, secret.Secret{}) 
 // parts are what a scheme may be made of.
 var parts = []string{"{method}", "{host}", "{path}", "{query}", "{target}", "{body}", "{body_hash}", "{timestamp}", "{nonce}", "{key}"}
 
+// CheckHMAC looks at settings of kind hmac as a service's description has them.
+func CheckHMAC(settings map[string]string) error {
+	c := Credential{Kind: KindHMAC, Settings: settings}
+	kind, err := kindOf(KindHMAC)
+	if err == nil {
+		err = kind.checkSettings(settings)
+	}
+	if err == nil {
+		_, err = kind.place(&c)
+	}
+	if err == nil {
+		_, err = openHMAC(&opening{k: &kept{Credential: c}, secret: NewSecret([]byte(`{"key_id":"id","secret":"00"}`))})
+	}
+	return err
+}
+
 var hmacSettings = []Setting{
 	{"string", "what is signed, made of " + strings.Join(parts, " ") + "; \\n is a line break", true},
 	{"set", "where it goes, such as header:X-Key={key},header:X-Time={timestamp},header:X-Sign={signature}", true},

@@ -107,11 +107,12 @@ func (k *kept) settle() error {
 	if k.kind, err = kindOf(k.Kind); err != nil {
 		return err
 	}
-	if k.place, err = k.kind.place(&k.Credential); err != nil {
+	if err = k.kind.checkSettings(k.Settings); err != nil {
 		return err
 	}
 	k.public = policy.Credential{ID: k.ID, Owner: k.Owner, Kind: k.Kind, Service: k.Service}
-	return k.kind.checkSettings(k.Settings)
+	k.place, err = k.kind.place(&k.Credential)
+	return err
 }
 
 // Handle is what is known of one handle. Its fields are read-only; Revoked may

@@ -22,6 +22,11 @@ func newNaming(c *action.Catalogue) (*naming, error) {
 		if err != nil {
 			return nil, fmt.Errorf("service %q: %w", s.Name, err)
 		}
+		if len(s.HMAC) > 0 {
+			if err := credential.CheckHMAC(s.HMAC); err != nil {
+				return nil, fmt.Errorf("service %q: hmac: %w", s.Name, err)
+			}
+		}
 		p.Foreign, p.Cookies, p.TokensOf = s.AllowForeign, s.AllowCookies, s.TokensOf
 		n.places[s] = &p
 	}

@@ -105,6 +105,12 @@ func orDefault(d, standard time.Duration) time.Duration {
 	return d
 }
 
+// CheckCatalogue looks for what [Server.UseCatalogue] would refuse.
+func CheckCatalogue(c *action.Catalogue) error {
+	_, err := newNaming(c)
+	return err
+}
+
 // UseCatalogue swaps in the catalogue by which requests are named from now on. On
 // an error the one before stays.
 func (s *Server) UseCatalogue(c *action.Catalogue) error {

@@ -288,6 +288,9 @@ func (r *road) reload(ctx context.Context) (err error) {
 
 func (r *road) rebuild(ctx context.Context) error {
 	catalogue, err := r.freshCatalogue()
+	if err == nil {
+		err = proxy.CheckCatalogue(catalogue)
+	}
 	r.metrics.Reloaded("catalogue", err)
 	engine, perr := r.freshPolicy()
 	perr = errors.Join(perr, r.freshMask(ctx), r.shadow())

@@ -73,6 +73,10 @@ type Service struct {
 	// Signing is the service's name in the credential scope of AWS signatures. A request
 	// that is signed for another, or for another region than its host's, is refused.
 	Signing string `json:"signing,omitempty" yaml:"signing"`
+	// HMAC is the service's own way to sign requests: the settings of credentials of kind
+	// hmac that are added without any. What is signed is made of these and of the request
+	// as it was allowed; the agent has no other say in it.
+	HMAC map[string]string `json:"hmac,omitempty" yaml:"hmac"`
 	// Copies are operations that read something beside what they are on, each with the
 	// operation that reads it and the path at which a GET does: "objects.get
 	// /storage/v1/b/{sourceBucket}/o/{sourceObject}", of the request's parameters, {@FIELD} and

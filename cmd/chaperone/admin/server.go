@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -222,10 +223,27 @@ func (s *Server) addCredential(r *http.Request, in CredentialSpec) (credential.C
 		return credential.Credential{}, problem.Failure(fmt.Errorf("service is not known: %s", in.Service),
 			"see `chaperone service list`; services: in config.yaml adds others")
 	}
+	if in.Kind == credential.KindHMAC && len(in.Settings) == 0 {
+		in.Settings = s.signing(in.Service)
+	}
 	if err := s.o.Vault.Add(r.Context(), in.Credential, secretOf(in.Secret)); err != nil {
 		return credential.Credential{}, err
 	}
 	return s.o.Vault.Find(in.ID)
+}
+
+// signing is how a service, or the only one of a family that says so, has requests
+// signed.
+func (s *Server) signing(of string) (scheme map[string]string) {
+	for _, service := range s.services(of) {
+		if len(service.HMAC) > 0 {
+			if scheme != nil {
+				return nil // two ways: the credential has to say which
+			}
+			scheme = maps.Clone(service.HMAC)
+		}
+	}
+	return scheme
 }
 
 // services are those that a credential is for.
