@@ -247,7 +247,7 @@ func (f *findings) proxy(ctx context.Context, s *settings.Settings) {
 func (f *findings) clients() {
 	traps := []struct{ program, trap, mend string }{
 		{"node", "Node's libraries that heed no proxy variable (fetch before 24, ws, stripe) are led to the proxy by a file in NODE_OPTIONS", "keep NODE_OPTIONS where a script sets its own"},
-		{"python3", "Google's Python client goes past the proxy unless pysocks is installed; aiohttp, certifi and stripe are told by a file in PYTHONPATH", "pip install pysocks; do not start Python with -I or -E"},
+		{"python3", "Python's aiohttp, gsutil, httplib2 (Google's client) and stripe are led to proxy and CA by a file in PYTHONPATH", "keep PYTHONPATH; do not start Python with -I, -E or -S"},
 		{"java", "Java sends no proxy password of its own: with session create it wants an Authenticator", "use chaperone run, whose local listener adds it, or set a java.net.Authenticator in the program"},
 		{"go", "Go programs skip the proxy for localhost and 127.0.0.1, and on macOS ignore SSL_CERT_FILE", "on macOS see `chaperone ca install`"},
 		{"git", "git shows of a refusal its status alone", "chaperone log query --result deny"},

@@ -16,7 +16,7 @@ type mend struct {
 // mends are those that were found by trying. A name stands once.
 var mends = []mend{
 	{"python pip uv gunicorn",
-		"a library that heeds no variable: Google's httplib2 wants pysocks, aiohttp trust_env=True where PYTHONPATH is not heeded (python -I, -E); requests and httpx with trust_env=False look at none",
+		"PYTHONPATH is not heeded (python -I, -E, -S): then Google's httplib2 wants pysocks, aiohttp trust_env=True; or requests and httpx are told trust_env=False",
 		"a library brings roots of its own: give it $SSL_CERT_FILE (verify=, ca_certs=, CAINFO)"},
 	{"node npx tsx deno bun",
 		"a connection without TLS, or NODE_OPTIONS is not heeded: send https, or give the library an agent",

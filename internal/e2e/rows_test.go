@@ -88,7 +88,7 @@ func pythonRows(family, python string) []row {
 		sdk("anthropic", "anthropic", plain, "no grant for anthropic:models.retrieve", "", spoken),
 		sdk("slack", "slack_sdk", "read write", "no grant for slack:chat.delete", "", map[string]string{"read": "acme", "write": "1700000000.000100"}),
 		sdk("pygithub", "PyGithub", "read write", "", "", map[string]string{"read": "first", "write": "made by pygithub"}),
-		sdk("google", "google-api-python-client", "read write", "no grant for google-drive:files.delete", "goes past the proxy unless `pysocks` is installed too", map[string]string{"read": "plan", "write": "draft"}),
+		sdk("google", "google-api-python-client", "read write", "no grant for google-drive:files.delete", "goes past the proxy where `pysocks` is not installed; `run` leads it through", map[string]string{"read": "plan", "write": "draft"}),
 		sdk("stripe", "stripe", "read write", "no grant for stripe:customers/delete", "brings roots of its own; `run` gives it the bundle", map[string]string{"read": "424242", "write": "cus_1"}),
 	}
 }

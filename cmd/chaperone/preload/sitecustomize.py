@@ -1,6 +1,6 @@
 # Loaded into every Python of a session (PYTHONPATH). Libraries that would go past the
 # proxy or bring roots of their own are told better once they are imported: aiohttp,
-# boto (gsutil), certifi, stripe. A sitecustomize that was there before runs as ever.
+# boto (gsutil), certifi, httplib2 (Google's client), stripe. A sitecustomize that was there before runs as ever.
 import os
 import sys
 
@@ -38,12 +38,45 @@ def _certifi(module):
         core.where, core.contents = where, contents
 
 
+def _httplib2(module):
+    """Without pysocks it knows no proxy at all."""
+    connection = getattr(module, "HTTPSConnectionWithTimeout", None)
+    proxy = urlsplit(os.environ.get("HTTPS_PROXY") or os.environ["https_proxy"])
+    if connection is None or getattr(module, "socks", None) is not None or proxy.scheme != "http":
+        return
+    straight = connection.connect
+
+    def connect(self):
+        if self.host == "localhost" or self.host.startswith("127.") or not hasattr(self, "_context"):
+            return straight(self)
+        import socket
+        from base64 import b64encode
+        from http.client import HTTPResponse
+
+        limit = self.timeout if isinstance(self.timeout, (int, float)) else socket.getdefaulttimeout()
+        link = socket.create_connection((proxy.hostname, proxy.port or 80), limit)
+        try:
+            to = "%s:%d" % (self.host, self.port)
+            login = b64encode(("%s:%s" % (unquote(proxy.username or ""), unquote(proxy.password or ""))).encode()).decode()
+            link.sendall(("CONNECT %s HTTP/1.1\r\nHost: %s\r\nProxy-Authorization: Basic %s\r\n\r\n" % (to, to, login)).encode("ascii"))
+            answer = HTTPResponse(link, method="CONNECT")
+            answer.begin()
+            if answer.status != 200:
+                raise OSError("proxy answered %d %s" % (answer.status, answer.reason))
+            self.sock = self._context.wrap_socket(link, server_hostname=self.host)
+        except Exception:
+            link.close()
+            raise
+
+    connection.connect = connect
+
+
 def _stripe(module):
     module.ca_bundle_path = os.environ["SSL_CERT_FILE"]
 
 
 class _Mender:
-    mends = {"aiohttp.client": _aiohttp, "boto": _boto, "certifi": _certifi, "stripe": _stripe}
+    mends = {"aiohttp.client": _aiohttp, "boto": _boto, "certifi": _certifi, "httplib2": _httplib2, "stripe": _stripe}
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
@@ -73,6 +106,7 @@ def _previous():
 
 if sys.version_info >= (3, 4):
     from importlib.machinery import PathFinder
+    from urllib.parse import unquote, urlsplit
 
     if os.environ.get("SSL_CERT_FILE") and (os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")):
         sys.meta_path.insert(0, _Mender)

@@ -6,7 +6,7 @@ kit=$1
 mkdir -p "$2"
 cd "$2"
 [ ! -e ".$kit" ] || exit 0
-libraries="requests httpx aiohttp websockets grpcio openai anthropic slack_sdk stripe PyGithub google-api-python-client pysocks protobuf boto3 awscli"
+libraries="requests httpx aiohttp websockets grpcio openai anthropic slack_sdk stripe PyGithub google-api-python-client protobuf boto3 awscli"
 case $kit in
 python)
   python3 -m venv py
