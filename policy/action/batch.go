@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/go-json-experiment/json"
+
 	"chaperone/policy"
 )
 
@@ -105,7 +107,7 @@ func readPart(b []byte, host string) (*Request, bool) {
 			return nil, false
 		}
 		if len(bytes.TrimSpace(rest)) > 0 {
-			one.BodyState = policy.BodyUnread
+			one.Body, one.BodyState = rest, policy.BodyParsed
 		}
 	}
 	return one, len(one.Header["Host"]) == 0 && plainMethod(one.Method)
@@ -223,7 +225,9 @@ func (b *batchReader) request(x any) (*Request, bool) {
 		case "id", "dependsOn", "referenceId":
 			continue
 		case "body", "richInput", "data":
-			one.BodyState = policy.BodyUnread
+			body, err := json.Marshal(v)
+			one.Body, one.BodyState = body, policy.BodyParsed
+			ok = ok && err == nil
 			continue
 		case "method":
 			one.Method = text
@@ -240,7 +244,7 @@ func (b *batchReader) request(x any) (*Request, bool) {
 		ok = ok && isText
 		fields++
 	}
-	if one.BodyState == policy.BodyUnread && len(one.Header["Content-Type"]) == 0 {
+	if one.BodyState == policy.BodyParsed && len(one.Header["Content-Type"]) == 0 {
 		one.Header.Set("Content-Type", "application/json") // it is a JSON value
 	}
 	return one, ok && fields >= 2 && one.Path != "" && plainMethod(one.Method)

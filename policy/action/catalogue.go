@@ -93,6 +93,7 @@ func (k *compiled) enter(path string, e endpoint) {
 type compiled struct {
 	Service // of a part, under the service's name
 	owner   *Service
+	own     bool // the operator's alone: what it is made with is not known
 	part    string
 	prefix  string // "calendar." of the part calendar
 	entry   *entry

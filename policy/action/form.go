@@ -1,6 +1,7 @@
 package action
 
 import (
+	"bytes"
 	"fmt"
 	"mime"
 	"net/http"
@@ -114,6 +115,37 @@ func checkOverride(r *Request) error {
 		return fmt.Errorf("%w: a method override", ErrAmbiguous)
 	}
 	return nil
+}
+
+// jsonPost reports whether the body is JSON, in which Laravel looks for another method as
+// it does in a form. No vendor of the catalogue does.
+func jsonPost(r *Request) bool {
+	return r.Method == http.MethodPost && r.BodyState != policy.BodyAbsent && formOf(r.Header) == jsonForm
+}
+
+// overrideInJSON refuses a JSON body that names another method, and tells why it is not
+// known whether one does.
+func overrideInJSON(r *Request, uploads bool) (why string, err error) {
+	if r.BodyState != policy.BodyParsed && r.BodyState != policy.BodyUnparsable {
+		if uploads {
+			return "", nil
+		}
+		return "body", nil
+	}
+	if !bytes.Contains(bytes.ToLower(r.Body), []byte("method")) && bytes.IndexByte(r.Body, '\\') < 0 {
+		return "", nil
+	}
+	v, err := parseJSON(r.Body)
+	if err != nil {
+		return "body", nil // servers read it in more than one way, or not at all
+	}
+	object, _ := v.(map[string]any)
+	for name := range object {
+		if overriding(name) {
+			return "", fmt.Errorf("%w: a method override", ErrAmbiguous)
+		}
+	}
+	return "", nil
 }
 
 // overridingField reports whether a field is X-HTTP-Method-Override, X-HTTP-Method

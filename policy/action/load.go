@@ -144,12 +144,17 @@ func Load(files fs.FS, operator []Service) (*Catalogue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading catalogue: %w", err)
 	}
+	vendors := map[string]bool{}
+	for name := range byName {
+		vendors[name] = true
+	}
 	for i := range operator {
+		vendors[operator[i].Name] = vendors[operator[i].Name] || vendors[operator[i].Like]
 		faults = append(faults, lay(byName, &operator[i]))
 	}
 	c := &Catalogue{byName: map[string]*Service{}, hosts: newHosts()}
 	for _, name := range sorted(byName) {
-		faults = append(faults, c.add(byName[name]))
+		faults = append(faults, c.add(byName[name], !vendors[name]))
 	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
@@ -190,16 +195,17 @@ func lay(byName map[string]*Service, s *Service) error {
 type entry struct {
 	once  sync.Once
 	owner *Service
+	own   bool
 	parts map[string]*compiled // by name; "" is the service itself
 	err   error
 }
 
 // add compiles a service with its parts and enters their hosts.
-func (c *Catalogue) add(s *Service) error {
+func (c *Catalogue) add(s *Service, own bool) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	e := &entry{owner: s, parts: map[string]*compiled{}}
+	e := &entry{owner: s, own: own, parts: map[string]*compiled{}}
 	faults := []error{c.addPart(e, "", s)}
 	for _, name := range sorted(s.APIs) {
 		faults = append(faults, c.addPart(e, name, s.APIs[name]))
@@ -213,7 +219,7 @@ func (c *Catalogue) add(s *Service) error {
 }
 
 func (c *Catalogue) addPart(e *entry, name string, s *Service) error {
-	k := &compiled{Service: *s, owner: e.owner, part: name, entry: e, fold: map[string]bool{}, special: map[string]endpoint{}}
+	k := &compiled{Service: *s, owner: e.owner, own: e.own, part: name, entry: e, fold: map[string]bool{}, special: map[string]endpoint{}}
 	k.Name = e.owner.Name
 	if name != "" {
 		k.prefix = name + "."

@@ -29,7 +29,7 @@ func (c *Catalogue) NeedsBody(r *Request) int {
 		return maxBody
 	case len(k.Arguments) > 0 && (kind == jsonForm || kind == urlForm || kind == multiForm):
 		return maxBody
-	case mayOverride(r) && k.ready() && checkPath(r.Path, true) == nil:
+	case (mayOverride(r) || k.own && jsonPost(r)) && k.ready() && checkPath(r.Path, true) == nil:
 		m := match{query: r.RawQuery, header: r.Header}
 		if k.route(k.under(lead, r), &m) && m.leaf.others {
 			return maxBody
@@ -252,6 +252,10 @@ func (k *compiled) act(r *Request, m *match, a *policy.Act) (why string, err err
 		return "query", nil
 	case l.others && overrideHidden(r, l.op.uploads):
 		return "body", nil
+	case l.others && k.own && jsonPost(r):
+		if why, err := overrideInJSON(r, l.op.uploads); why != "" || err != nil {
+			return why, err
+		}
 	}
 	names := l.params
 	if m.link != nil {
