@@ -34,6 +34,11 @@ func gitHub(w *work) error {
 			{Type: "user", ID: "{username}"}, {Type: "gist", ID: "{gist_id}"},
 		},
 	}
+	// where downloads of the API, and links to files, lead
+	w.APIs = map[string]*action.Service{
+		"raw":     {Hosts: []string{"raw.githubusercontent.com"}, Paths: map[string]map[string]string{"/{owner}/{repo}/{path+}": {"GET": "contents/get read"}}},
+		"archive": {Hosts: []string{"codeload.github.com"}, Paths: map[string]map[string]string{"/{owner}/{repo}/{path+}": {"GET": "get read"}}},
+	}
 	b, err := w.npmFile(octokitOpenAPI, "generated/api.github.com.json")
 	if err != nil {
 		return err
