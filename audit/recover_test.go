@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -153,5 +154,24 @@ func TestDevicesAreLeftAlone(t *testing.T) {
 	}
 	if _, err := os.Stat(os.DevNull + ".lock"); err == nil {
 		t.Error("a lock was left beside it")
+	}
+}
+
+// TestAgeCountsOverRestarts ends a segment at its age although no run lasted so long.
+func TestAgeCountsOverRestarts(t *testing.T) {
+	now := noon
+	o := Options{Path: filepath.Join(t.TempDir(), "decisions.jsonl"), MaxAge: time.Hour, Now: func() time.Time { return now }}
+	for range 5 {
+		l, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(l.Open(now).Close(), l.Close()); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(25 * time.Minute)
+	}
+	if segments, err := Segments(o.Path); err != nil || len(segments) != 2 {
+		t.Errorf("%v, %v", segments, err)
 	}
 }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // lockFile takes the lock that says who writes the log. The kernel lets go of it
@@ -43,7 +45,7 @@ func (l *Log) resume() error {
 		f.Close()
 		return err
 	}
-	l.file, l.size, l.started = f, size, l.o.Now()
+	l.file, l.size, l.started = f, size, begun(f, l.o.Now())
 	segments, err := Segments(l.o.Path)
 	if err != nil {
 		f.Close()
@@ -67,9 +69,6 @@ func (l *Log) resume() error {
 		}
 		l.tip = tip{n.Seq, sha256.Sum256(last)}
 		break
-	}
-	if info, err := f.Stat(); err == nil && size > 0 {
-		l.started = info.ModTime()
 	}
 	return nil
 }
@@ -166,6 +165,19 @@ func (l *Log) rotate() error {
 	l.file.Close()
 	l.file, l.size, l.started = f, 0, l.o.Now()
 	return l.prune()
+}
+
+// begun is when a segment began: the time of its first line, unless that is in the
+// future or there is none. So its age counts over restarts.
+func begun(f *os.File, now time.Time) time.Time {
+	line, err := readLine(bufio.NewReader(io.NewSectionReader(f, 0, 1<<62)))
+	if err != nil {
+		return now
+	}
+	if e, err := Parse(line); err == nil && e.Time.Before(now) {
+		return e.Time
+	}
+	return now
 }
 
 func (l *Log) prune() error {
