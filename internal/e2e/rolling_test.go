@@ -11,8 +11,8 @@ import (
 	"chaperone/internal/testkit"
 )
 
-// TestReplicasFailOver kills the master of a group: no request fails meanwhile, and
-// what is revoked afterwards is dead everywhere.
+// TestReplicasFailOver kills the master of a group: no request fails meanwhile and no
+// stream is cut, and what is revoked afterwards is dead everywhere.
 func TestReplicasFailOver(t *testing.T) {
 	if testing.Short() {
 		t.Skip("three servers and two programs take some seconds")
@@ -27,6 +27,10 @@ func TestReplicasFailOver(t *testing.T) {
 	m, other := f.member(0), f.member(0)
 	clients := []*http.Client{f.client(0, m), f.client(1, m)}
 	ctx := t.Context()
+	var ended []<-chan struct{}
+	for i, kind := range kinds {
+		ended = append(ended, f.open(ctx, kind, i%2, m))
+	}
 	f.verb(0, "", "revoke", "--session", other.Session)
 	n := 0
 	ok := func() {
@@ -44,9 +48,19 @@ func TestReplicasFailOver(t *testing.T) {
 		r, err := f.replicas[1].Run(ctx, "", nil, "agent", "add", fmt.Sprint("bot", n), "--owner", "o@example.com")
 		return err == nil && r.Code == 0
 	})
-	within(t, 10*time.Second, "both follow the new master", func() bool {
+	for i, c := range ended {
+		select {
+		case <-c:
+			t.Errorf("%s was cut when another master took over", kinds[i])
+		default:
+		}
+	}
+	within(t, 30*time.Second, "both follow the new master", func() bool {
 		return strings.Count(f.verb(0, "", "revoke", "--session", m.Session), "in force on") == 2
 	})
+	revoked := time.Now()
+	allEnd(t, ended, "revoked at the new master")
+	f.gone(m, revoked, 5*time.Second, "revoked at the new master")
 	for i := range f.replicas {
 		for _, dead := range []member{m, other} {
 			if got := ask(ctx, f.client(i, dead), dead, "/once/x/3"); got != 407 {
@@ -67,7 +81,7 @@ func TestRollingUpgrade(t *testing.T) {
 	f := assembleFleet(t, 2, r.Addr, 10*time.Second, func(way string) string { return "redis://" + way })
 	m := f.member(0)
 	ctx := t.Context()
-	ended := f.stream(ctx, 0, m)
+	ended := f.open(ctx, "events", 0, m)
 	began := time.Now()
 	stopped := make(chan error, 1)
 	go func() { stopped <- f.replicas[0].Stop() }()
