@@ -206,6 +206,9 @@ func signAWS(v *Vault, u *use, keys sigv4.Keys) error {
 	r := &sigv4.Request{Method: out.Target.Method, Host: out.HostHeader, Path: out.Path, RawQuery: out.RawQuery, Header: out.Header, ContentLength: out.ContentLength}
 	value := s.aws.Resign(r, keys, s.payload)
 	out.RawQuery = r.RawQuery
+	if !keys.Token.Empty() { // it goes along, and is no use to anybody but us
+		u.p.wrote(secret.Text(keys.Token))
+	}
 	if s.aws.Presigned { // S3 repeats the address where it redirects
 		u.p.wrote(value)
 	}

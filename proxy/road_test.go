@@ -70,6 +70,7 @@ type road struct {
 	log       string
 	dir       *identity.Directory
 	vault     *credential.Vault
+	kv        *bolt.Store
 	gate      *policy.Gate
 	ca        *certs.Authority
 	session   identity.Created
@@ -89,6 +90,7 @@ func newRoad(t testing.TB, change ...func(*Options, *upstream.Options)) *road {
 	check(t, err)
 	key, err := credential.NewKey()
 	check(t, err)
+	d.kv = kv
 	d.vault, err = credential.Open(t.Context(), kv, key)
 	check(t, err)
 	d.dir, err = identity.Open(t.Context(), identity.Options{Store: kv, Vault: d.vault, Prefix: func(string) string { return "ghp_" }})
