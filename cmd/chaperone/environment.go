@@ -95,7 +95,7 @@ func (s surroundings) variables() []assignment {
 	for _, name := range addsToRoots {
 		add(name, s.file(caFile))
 	}
-	add("WGETRC", s.file(wgetFile))
+	add("WGETRC", s.file(s.wgetName()))
 	add("PHP_INI_SCAN_DIR", ":"+s.trust) // the empty part stands for PHP's own folder
 	add("JAVA_TOOL_OPTIONS", s.javaOptions())
 	add("NODE_OPTIONS", s.nodeOptions())
@@ -148,6 +148,14 @@ func (s *surroundings) writeFiles(dir string) error {
 		}
 	}
 	return nil
+}
+
+// wgetName is the file that names the bundle where the client sees it.
+func (s surroundings) wgetName() string {
+	if s.trust == mounted {
+		return wgetInside
+	}
+	return wgetFile
 }
 
 func (s surroundings) file(name string) string { return filepath.Join(s.trust, name) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -109,11 +110,23 @@ func (a *app) formatDocker(s surroundings) error {
 	_, err := fmt.Fprintf(a.stdout, "# docker run --env-file FILE --volume %s:%s:ro IMAGE\n# It holds the session's token: keep it to yourself, and remove it after the run.\n",
 		shellQuote(s.session.Trust), mounted)
 	for _, v := range s.variables() {
-		if err == nil && v.name != "WGETRC" { // the file that it names has this machine's path in it
+		if err == nil {
 			_, err = fmt.Fprintf(a.stdout, "%s=%s\n", v.name, v.value)
 		}
 	}
+	a.hintLoopback(s)
 	return err
+}
+
+// hintLoopback says so where a container is given an address that leads to itself.
+func (a *app) hintLoopback(s surroundings) {
+	u, err := url.Parse(s.proxy)
+	if err != nil {
+		return
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); u.Hostname() == "localhost" || err == nil && ip.IsLoopback() {
+		fmt.Fprintf(a.stderr, "chaperone: hint: in a container %s is the container itself: have the proxy listen where the container reaches it, and name that with --proxy HOST:PORT\n", u.Hostname())
+	}
 }
 
 // formatActions hands the variables to the steps that follow, by the file that the
@@ -164,14 +177,14 @@ func (a *app) formatKubernetes(s surroundings) error {
 		secret.StringData[v.name] = v.value
 	}
 	files := object{APIVersion: "v1", Kind: "ConfigMap", Metadata: map[string]string{"name": name + "-trust"}, BinaryData: map[string][]byte{}}
-	for _, f := range [...]string{caFile, bundleFile, javaFile, phpFile, nodeFile, pythonFile} {
+	for _, f := range [...]string{caFile, bundleFile, javaFile, wgetInside, phpFile, nodeFile, pythonFile} {
 		b, err := os.ReadFile(filepath.Join(s.session.Trust, f))
 		if err != nil {
 			return fmt.Errorf("reading trust files: %w", err)
 		}
 		files.BinaryData[f] = b
 	}
-	files.BinaryData[wgetFile] = fmt.Appendf(nil, "ca_certificate = %s/%s\n", mounted, bundleFile)
+	a.hintLoopback(s)
 	e := json.NewEncoder(a.stdout)
 	e.SetIndent("", "  ")
 	return e.Encode(object{APIVersion: "v1", Kind: "List", Items: []object{secret, files}})

@@ -19,6 +19,7 @@ const (
 	bundleFile = "bundle.pem"     // the system's roots and the CA, for variables that replace them
 	javaFile   = "truststore.p12" // the bundle for Java
 	wgetFile   = "wgetrc"         // names the bundle to wget, which reads no variable
+	wgetInside = "wgetrc-mounted" // the same for a container, where the folder is at mounted
 	phpFile    = "chaperone.ini"  // names the bundle to PHP, whose curl reads no variable
 )
 
@@ -54,7 +55,7 @@ func writeTrustFiles(dir string, ca, bundle, wget []byte) error {
 	}
 	wget = fmt.Appendf(wget, "ca_certificate = %s\n", filepath.Join(dir, bundleFile))
 	for name, content := range map[string][]byte{
-		caFile: ca, bundleFile: bundle, javaFile: java, wgetFile: wget, phpFile: []byte(phpSettings), nodeFile: nodePreload, pythonFile: pythonPreload,
+		caFile: ca, bundleFile: bundle, javaFile: java, wgetFile: wget, wgetInside: fmt.Appendf(nil, "ca_certificate = %s/%s\n", mounted, bundleFile), phpFile: []byte(phpSettings), nodeFile: nodePreload, pythonFile: pythonPreload,
 	} {
 		if err := replace(filepath.Join(dir, name), content); err != nil {
 			return err
