@@ -47,6 +47,9 @@ func (k *compiled) extras(patterns map[string]string) error {
 
 // with adds to a question what fields and keys of the query make the service do beside.
 func (k *compiled) with(r *Request, q *policy.Question) {
+	if len(k.more) == 0 {
+		return
+	}
 	acts := actsOf(q)
 	n := len(acts)
 	for i := range k.more {

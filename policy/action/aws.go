@@ -83,6 +83,7 @@ func (k *compiled) keyedBy(name string, r *Request, q *policy.Question) error {
 	}
 	q.Action, q.Resource = op.action, k.resource(params)
 	if len(params) < 2 {
+		k.with(r, q)
 		return nil
 	}
 	// Each thing that it is said to be on must be allowed.
@@ -92,6 +93,7 @@ func (k *compiled) keyedBy(name string, r *Request, q *policy.Question) error {
 		acts = append(acts, policy.Act{Action: op.action, Resource: k.resource([]policy.Param{p})})
 	}
 	k.several(acts, "", q)
+	k.with(r, q)
 	return nil
 }
 

@@ -77,22 +77,31 @@ func checkClear(r *Request, encodedSlash bool) error {
 
 // classify names the action by what tells it at this path.
 func (k *compiled) classify(r *Request, lead string, q *policy.Question) error {
-	switch e := k.endpoint(r.Path); e {
-	case endpointNone:
-	case endpointGraphQL:
-		return k.graphQL(r, q)
-	case endpointMCP:
-		return k.mcp(r, q)
-	case endpointJSONRPC:
-		return k.jsonRPC(r, q)
-	default:
-		return k.batch(e, r, q)
+	if e := k.endpoint(r.Path); e != endpointNone {
+		err := k.byBody(e, r, q)
+		if err == nil && q.Action.Known {
+			k.with(r, q)
+		}
+		return err
 	}
 	r = k.under(lead, r)
 	if k.Signing != "" || len(k.Protocols) > 0 {
 		return k.aws(r, q)
 	}
 	return k.rest(r, q)
+}
+
+// byBody names the action at a path where the body says it.
+func (k *compiled) byBody(e endpoint, r *Request, q *policy.Question) error {
+	switch e {
+	case endpointGraphQL:
+		return k.graphQL(r, q)
+	case endpointMCP:
+		return k.mcp(r, q)
+	case endpointJSONRPC:
+		return k.jsonRPC(r, q)
+	}
+	return k.batch(e, r, q)
 }
 
 // under puts what a host's name says in front of the path, as the service does: a
@@ -169,9 +178,7 @@ func (k *compiled) byPath(r *Request, q *policy.Question) error {
 	if err != nil || !q.Action.Known {
 		return err
 	}
-	if len(k.more) > 0 {
-		k.with(r, q)
-	}
+	k.with(r, q)
 	if len(k.Copies) > 0 {
 		k.source(r, q)
 	}
