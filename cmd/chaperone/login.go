@@ -2,15 +2,18 @@ package main
 
 import (
 	"context"
+	"crypto/subtle"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -130,13 +133,17 @@ func (a *app) loginByBrowser(ctx context.Context, client *admin.Client, in admin
 	}
 	in.Redirect = "http://" + ln.Addr().String() + "/callback"
 	answers := make(chan grant.Answer, 1)
-	server := &http.Server{Handler: callback(answers), ReadHeaderTimeout: 10 * time.Second}
+	state := new(atomic.Pointer[string])
+	server := &http.Server{Handler: callback(answers, state), ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan struct{})
 	go func() { defer close(served); server.Serve(ln) }()
 	defer func() { server.Close(); <-served }()
 	s, err := client.BeginLogin(ctx, in)
 	if err != nil {
 		return nil, err
+	}
+	if u, err := url.Parse(s.URL); err == nil {
+		state.Store(new(u.Query().Get("state")))
 	}
 	fmt.Fprintf(a.stderr, "chaperone: consent at\n  %s\n", s.URL)
 	if open {
@@ -151,12 +158,18 @@ func (a *app) loginByBrowser(ctx context.Context, client *admin.Client, in admin
 	}
 }
 
-// callback takes what the browser brings back, once.
-func callback(answers chan<- grant.Answer) http.Handler {
+// callback takes what the browser brings back, once. What has another state than this
+// login is no answer to it (RFC 6749 section 10.12): any page can send a browser here,
+// and none shall end a login that is under way.
+func callback(answers chan<- grant.Answer, state *atomic.Pointer[string]) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
 		if r.Method != http.MethodGet || r.URL.Path != "/callback" || q.Get("state") == "" {
 			http.NotFound(w, r)
+			return
+		}
+		if want := state.Load(); want == nil || subtle.ConstantTimeCompare([]byte(*want), []byte(q.Get("state"))) != 1 {
+			http.Error(w, "This is no answer to the login that is under way.", http.StatusBadRequest)
 			return
 		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
