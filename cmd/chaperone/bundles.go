@@ -176,7 +176,7 @@ func (r *road) refused(name string, err error) {
 	r.metrics.Reloaded("policy", err)
 	text := err.Error()
 	if old := r.reloaded.Swap(&text); old == nil || *old != text {
-		r.logger.Error("bundle is not taken; the last good policy stays in force", "revision", name, "error", text)
+		r.logger.Error("bundle is not taken; the last good policy, if there is one, stays in force", "revision", name, "error", text)
 	}
 }
 

@@ -39,7 +39,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("TMPDIR", e.WorkDir)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "gone": gone, "closed": closed, "standin": standin, "call": call, "taker": taker, "arrives": arrives, "open": openPort, "shipped": copyShipped},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "gone": gone, "closed": closed, "standin": standin, "call": call, "taker": taker, "arrives": arrives, "open": openPort, "shipped": copyShipped, "opendepot": opensDepot, "offers": offers, "reported": reported, "told": told},
 		Condition: func(name string) (bool, error) {
 			if name != "namespaces" {
 				return false, fmt.Errorf("no such condition: %s", name)

@@ -20,7 +20,7 @@ import (
 
 func (a *app) policyVerbs() *cobra.Command {
 	return group("policy", "Write, test, ask and stage the policy", a.policyCheck(), a.policyTest(), a.policyEval(), a.policyReplay(),
-		a.policyDiff(), a.policyPromote(), a.policyRollback(), a.policyRevisions(), a.policySuggest())
+		a.policyDiff(), a.policyBuild(), a.policyPromote(), a.policyRollback(), a.policyRevisions(), a.policySuggest())
 }
 
 // names is the catalogue as a policy's check looks at it.

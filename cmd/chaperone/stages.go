@@ -76,6 +76,9 @@ func (r *road) firstPolicy(ctx context.Context) error {
 		return err
 	}
 	engine, err := loadPolicy(r.s, r.logger, r.differs)
+	if last := r.reloaded.Load(); err != nil && last != nil {
+		return fmt.Errorf("%w: %s", err, *last)
+	}
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -140,6 +141,8 @@ type Follower struct {
 	first chan struct{}
 	once  sync.Once
 
+	closing atomic.Bool
+
 	mu      sync.Mutex
 	active  string // revision of the last bundle that was used
 	refused error  // of a later one, by Use
@@ -233,14 +236,18 @@ func (o *Options) config() ([]byte, error) {
 
 // status hears how a question to the server ended.
 func (f *Follower) status(s plugin.Status) {
-	if s.Code == "" {
+	if s.Code == "" || f.closing.Load() {
 		return
+	}
+	kind := ErrBundle
+	if s.HTTPCode != "" || strings.HasPrefix(s.Message, "request failed") || strings.HasPrefix(s.Message, "server replied") {
+		kind = ErrServer
 	}
 	parts := []string{s.Message}
 	for _, e := range s.Errors {
 		parts = append(parts, e.Error())
 	}
-	f.o.Failed(fmt.Errorf("%w: %s: %s", ErrServer, f.o.URL, strings.Join(parts, "; ")))
+	f.o.Failed(fmt.Errorf("%w: %s: %s", kind, f.o.URL, strings.Join(parts, "; ")))
 }
 
 // truly is a report that says what is in force: OPA holds for active what it has
@@ -298,6 +305,7 @@ func (f *Follower) First() <-chan struct{} { return f.first }
 
 // Close ends the questions and waits for what runs.
 func (f *Follower) Close() {
+	f.closing.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	f.m.Stop(ctx)

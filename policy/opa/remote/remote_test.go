@@ -157,7 +157,7 @@ func TestFollow(t *testing.T) {
 	next(t, s.asked)
 	next(t, s.asked) // unchanged: it is not sent again
 	s.offer(made(t, "evil", ""), nil)
-	if err := next(t, failed); !errors.Is(err, ErrServer) || !strings.Contains(err.Error(), ".signatures.json") {
+	if err := next(t, failed); !errors.Is(err, ErrBundle) || !strings.Contains(err.Error(), ".signatures.json") {
 		t.Errorf("unsigned: %v", err)
 	}
 	s.offer(nil, func(w http.ResponseWriter, _ *http.Request) {
