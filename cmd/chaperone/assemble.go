@@ -265,16 +265,23 @@ func reachable(a netip.AddrPort) string {
 	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), a.Port()).String()
 }
 
-// proxyURL is the address that agents put into HTTPS_PROXY.
+// proxyURL is the address that agents put into HTTPS_PROXY: the balancer's before
+// several replicas, else the listener's.
 func (r *road) proxyURL(agent, token string) string {
-	u := url.URL{Scheme: "http", Host: r.address}
-	if r.s.TLS.Cert != "" {
-		u.Scheme = "https"
+	u := r.listenURL()
+	if out, err := url.Parse(r.s.Advertise); err == nil && out.Host != "" {
+		u = url.URL{Scheme: out.Scheme, Host: out.Host}
 	}
-	if agent != "" {
-		u.User = url.UserPassword(agent, token)
-	}
+	u.User = url.UserPassword(agent, token)
 	return u.String()
+}
+
+// listenURL is where the listener is.
+func (r *road) listenURL() url.URL {
+	if r.s.TLS.Cert != "" {
+		return url.URL{Scheme: "https", Host: r.address}
+	}
+	return url.URL{Scheme: "http", Host: r.address}
 }
 
 // reload builds policy and catalogue anew, behind what requests need. Both are swapped

@@ -78,7 +78,8 @@ func (a *app) greet(r *road) {
 	if a.config != defaultConfig {
 		flag = " --config " + a.config
 	}
-	fmt.Fprintf(a.stdout, "chaperone listens on %s\n", r.proxyURL("", ""))
+	at := r.listenURL()
+	fmt.Fprintf(a.stdout, "chaperone listens on %s\n", &at)
 	fmt.Fprintf(a.stdout, "clients trust it by %s; `chaperone run` sets that up for a command\n", filepath.Join(trustDir(r.s), caFile))
 	fmt.Fprintf(a.stdout, "next: chaperone%s agent add NAME --owner YOU@EXAMPLE.COM && chaperone%s run --agent NAME -- CMD\n", flag, flag)
 }
@@ -159,10 +160,19 @@ func (u *running) serve(f func() error) {
 	}
 }
 
-// stop drains exchanges for as long as the settings say, then cuts them.
+// stop has a balancer notice that this replica goes, drains exchanges for as long as the
+// settings say, then cuts them.
 func (u *running) stop() error {
 	u.r.ready.Store(false)
 	u.r.shared.draining.Store(true)
+	if notice := u.r.s.DrainNotice; notice > 0 {
+		u.r.logger.Info("stopping; /readyz says so, and new connections are still taken", "drain_notice", notice)
+		select {
+		case <-time.After(notice):
+		case err := <-u.failed:
+			u.r.logger.Warn("a listener ended", "error", err.Error())
+		}
+	}
 	u.r.logger.Info("stopping", "drain", u.r.s.Drain)
 	ctx, cancel := context.WithTimeout(context.Background(), u.r.s.Drain)
 	defer cancel()

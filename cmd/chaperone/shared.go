@@ -271,7 +271,7 @@ func version() string {
 
 // configDigest is of the settings that should be the same for all replicas.
 func configDigest(s *settings.Settings) string {
-	b, err := json.Marshal([]any{s.UnknownHosts, s.Services, s.Upstream.AllowPrivate, s.Upstream.Resolve, s.Upstream.Proxy, s.StoreStale, s.TLS.Cert != ""})
+	b, err := json.Marshal([]any{s.UnknownHosts, s.Services, s.Upstream.AllowPrivate, s.Upstream.Resolve, s.Upstream.Proxy, s.StoreStale, s.TLS.Cert != "", s.Advertise})
 	if err != nil {
 		return "unknown"
 	}

@@ -68,6 +68,7 @@ func at(path ...string) []string { return path }
 // settings checks all of them.
 func (c *check) settings(s *Settings) {
 	c.address(at("listen"), s.Listen)
+	c.advertised(s.Advertise)
 	if s.Metrics != "" {
 		c.address(at("metrics"), s.Metrics)
 	}
@@ -97,6 +98,9 @@ func (c *check) settings(s *Settings) {
 	if s.Drain < 0 {
 		c.fault(at("drain"), "%v is negative", s.Drain)
 	}
+	if s.DrainNotice < 0 {
+		c.fault(at("drain_notice"), "%v is negative", s.DrainNotice)
+	}
 	if s.Log.MaxSize < 0 || s.Log.MaxAge < 0 || s.Log.Keep < 0 {
 		c.fault(at("log"), "max_size, max_age and keep must not be negative")
 	}
@@ -121,6 +125,17 @@ func (c *check) address(path []string, value string) {
 	}
 	if err != nil {
 		c.fault(path, "%q is not HOST:PORT", value)
+	}
+}
+
+// advertised checks the URL that goes into HTTPS_PROXY, to which agent and token are added.
+func (c *check) advertised(text string) {
+	if text == "" {
+		return
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Port() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Scheme != "http" && u.Scheme != "https" {
+		c.fault(at("advertise"), "%q is no URL such as http://HOST:PORT", text)
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 // The comments of the file at the project's root are the reference.
 type Settings struct {
 	Listen       string           `yaml:"listen"`
+	Advertise    string           `yaml:"advertise"` // URL where agents reach it; empty: listen
 	TLS          Pair             `yaml:"tls"`
 	Admin        string           `yaml:"admin"` // path of the socket, once loaded
 	Metrics      string           `yaml:"metrics"`
@@ -43,6 +44,7 @@ type Settings struct {
 	Services     []action.Service `yaml:"services"`
 	UnknownHosts string           `yaml:"unknown_hosts"`
 	Drain        time.Duration    `yaml:"drain"`
+	DrainNotice  time.Duration    `yaml:"drain_notice"`
 
 	// File is where the settings come from; empty for the defaults.
 	File string `yaml:"-"`
