@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"flag"
+	"fmt"
 	"log/slog"
 	"net/http/httptest"
 	"os"
@@ -69,10 +71,78 @@ func TestDashboardAndAlertsLoad(t *testing.T) {
 	if out, err := exec.Command(tool, "check", "rules", filepath.Join(observe, "alerts.yaml")).CombinedOutput(); err != nil {
 		t.Errorf("promtool: %v\n%s", err, out)
 	}
+	asked := filepath.Join(t.TempDir(), "dashboard.yaml")
+	if err := os.WriteFile(asked, asking(t, board), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(tool, "check", "rules", asked).CombinedOutput(); err != nil {
+		t.Errorf("what the dashboard asks: promtool: %v\n%s", err, out)
+	}
 	lint := exec.Command(tool, "check", "metrics")
 	lint.Stdin = strings.NewReader(text)
 	if out, err := lint.CombinedOutput(); err != nil {
 		t.Errorf("promtool: %v\n%s", err, out)
+	}
+}
+
+// asking makes rules of what the dashboard asks, for promtool to read.
+func asking(t *testing.T, board []byte) []byte {
+	t.Helper()
+	var d struct {
+		Panels []struct {
+			ID      int
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(board, &d); err != nil {
+		t.Fatal(err)
+	}
+	type rule struct {
+		Record string `json:"record"`
+		Expr   string `json:"expr"`
+	}
+	var rules []rule
+	for _, p := range d.Panels {
+		for i, target := range p.Targets {
+			rules = append(rules, rule{fmt.Sprintf("panel_%d_%d", p.ID, i), strings.NewReplacer("$__rate_interval", "5m", "$__interval", "1m", "$__range", "1h").Replace(target.Expr)})
+		}
+	}
+	if len(rules) < 15 {
+		t.Errorf("the dashboard asks %d questions", len(rules))
+	}
+	b, err := json.Marshal(map[string]any{"groups": []any{map[string]any{"name": "dashboard", "rules": rules}}}) // YAML takes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+var dashboard = flag.Bool("dashboard", false, "hold the dashboard against the schema that Grafana publishes (built from the network)")
+
+// TestDashboardSchema holds the dashboard against Grafana's schema, and sees one fail
+// that does not conform.
+func TestDashboardSchema(t *testing.T) {
+	if !*dashboard {
+		t.Skip("-dashboard builds what reads it")
+	}
+	board, err := filepath.Abs(filepath.Join("..", "..", "docs", "observe", "grafana.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(board)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := filepath.Join(t.TempDir(), "wrong.json")
+	if err := os.WriteFile(wrong, []byte(strings.Replace(string(b), `"showLegend": true`, `"showLegend": "yes"`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, fits := range map[string]bool{board: true, wrong: false} {
+		cmd := exec.Command("go", "run", ".", name)
+		cmd.Dir = filepath.Join("testdata", "dashboard")
+		if out, err := cmd.CombinedOutput(); (err == nil) != fits {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
 	}
 }
 
