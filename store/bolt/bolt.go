@@ -24,10 +24,9 @@ import (
 // transaction, which takes some milliseconds; writers that come together within
 // 2 ms share one.
 type Store struct {
-	db          *bbolt.DB
-	now         func() time.Time
-	compactFrom int64  // compactFrom but in tests
-	swept       []byte // the name at which the next sweep begins; written in transactions that write, of which there is one
+	db    *bbolt.DB
+	now   func() time.Time
+	swept []byte // the name at which the next sweep begins; written in transactions that write, of which there is one
 
 	history *history
 	closed  chan struct{}

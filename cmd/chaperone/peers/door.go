@@ -154,11 +154,10 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 
 // speaker writes pieces, one at a time.
 type speaker struct {
-	mu    sync.Mutex
-	w     http.ResponseWriter
-	to    *http.ResponseController
-	line  bytes.Buffer
-	fresh bool // something was written since the last flush
+	mu   sync.Mutex
+	w    http.ResponseWriter
+	to   *http.ResponseController
+	line bytes.Buffer
 }
 
 // flushAt is how much is held back for one write while pieces come fast, in bytes.
