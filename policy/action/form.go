@@ -120,13 +120,21 @@ func checkOverride(r *Request) error {
 // jsonPost reports whether the body is JSON, in which Laravel looks for another method as
 // it does in a form. No vendor of the catalogue does.
 func jsonPost(r *Request) bool {
-	return r.Method == http.MethodPost && r.BodyState != policy.BodyAbsent && formOf(r.Header) == jsonForm
+	if r.Method != http.MethodPost || r.BodyState == policy.BodyAbsent {
+		return false
+	}
+	for _, t := range r.Header["Content-Type"] {
+		if mentions(t, "json") { // it looks no closer
+			return true
+		}
+	}
+	return false
 }
 
 // overrideInJSON refuses a JSON body that names another method, and tells why it is not
 // known whether one does.
 func overrideInJSON(r *Request, uploads bool) (why string, err error) {
-	if r.BodyState != policy.BodyParsed && r.BodyState != policy.BodyUnparsable {
+	if formOf(r.Header) != jsonForm || r.BodyState != policy.BodyParsed && r.BodyState != policy.BodyUnparsable {
 		if uploads {
 			return "", nil
 		}
