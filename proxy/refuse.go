@@ -219,8 +219,11 @@ func (x *exchange) refuse(err error) {
 	shape := ""
 	if x.service != nil {
 		shape = shapeFor(x.service.Refusal, x.r, x.q.Request.Host)
-		body = inShape(shape, body, f, &p, h)
 	}
+	if ofGit(x.r, x.q.Request.Path) {
+		shape = gitText
+	}
+	body = inShape(shape, body, f, &p, h)
 	x.rec.Outcome.Status = f.status
 	if x.r.ProtoMajor == 2 && speaksGRPC(x.r.Header.Get("Content-Type")) {
 		x.refuseGRPC(f, &p)

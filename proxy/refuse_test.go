@@ -54,6 +54,22 @@ func TestRefusalsOfAnthropic(t *testing.T) {
 	}
 }
 
+// TestRefusalsOfGit are text, for git shows no other, where it shows any.
+func TestRefusalsOfGit(t *testing.T) {
+	for path, want := range map[string]bool{"/acme/web.git/info/refs": true, "/acme/web.git/git-upload-pack": false, "/repos/acme/web": false} {
+		if got := ofGit(&http.Request{Header: http.Header{"User-Agent": {"git/2.39.5"}}}, path); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+		if ofGit(&http.Request{Header: http.Header{"User-Agent": {"git-lfs/3.3.0"}}}, path) {
+			t.Errorf("%s: LFS reads JSON", path)
+		}
+	}
+	h := http.Header{}
+	if got := string(inShape(gitText, []byte("{}"), refusal{status: 403}, &problem{Detail: "No grant.", Hint: "Ask.", DecisionID: "01ID"}, h)); got != "No grant. Ask. (chaperone decision 01ID)\n" || h.Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Errorf("%q as %v", got, h)
+	}
+}
+
 // TestRefusalsOfAWS are in the protocol in which the request came.
 func TestRefusalsOfAWS(t *testing.T) {
 	type fault struct{ Code, Message string }

@@ -23,6 +23,15 @@ const (
 // answers its errors with 200. The record has the status of the table.
 const slackSDK = "slack-sdk"
 
+// gitText is for git, which shows a person of a refusal's body what is text/plain and no
+// more (remote-curl.c, show_http_message), and does so where it asks for refs.
+const gitText = "git-text"
+
+// ofGit reports whether git asks for a repository's refs.
+func ofGit(r *http.Request, path string) bool {
+	return strings.HasPrefix(strings.Join(field(r.Header, "User-Agent"), ""), "git/") && strings.HasSuffix(path, "/info/refs")
+}
+
 // ofSlack reports whether a request comes from that SDK, by the name that it gives
 // itself.
 func ofSlack(r *http.Request) bool {
@@ -57,6 +66,9 @@ func inShape(shape string, body []byte, f refusal, p *problem, h http.Header) []
 	message := inOneLine(p)
 	var extra any
 	switch shape {
+	case gitText:
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+		return []byte(message + "\n")
 	case "github":
 		extra = map[string]string{"message": message}
 	case "slack":

@@ -250,7 +250,7 @@ func (f *findings) clients() {
 		{"python3", "Python's aiohttp, gsutil, httplib2 (Google's client) and stripe are led to proxy and CA by a file in PYTHONPATH", "keep PYTHONPATH; do not start Python with -I, -E or -S"},
 		{"java", "Java sends no proxy password of its own: with session create it wants an Authenticator", "use chaperone run, whose local listener adds it, or set a java.net.Authenticator in the program"},
 		{"go", "Go programs skip the proxy for localhost and 127.0.0.1, and on macOS ignore SSL_CERT_FILE", "on macOS see `chaperone ca install`"},
-		{"git", "git shows of a refusal its status alone", "chaperone log query --result deny"},
+		{"git", "git shows of a push that is refused for one of its refs the status alone", "chaperone log query --result deny"},
 		{"chromium", "Chromium sends no proxy password and reads no CA from a variable", "see docs/clients.md"},
 		{"docker", "docker pull is made by its daemon, which has a proxy setting of its own; containers get theirs by --env-file", "chaperone session create --format docker; see docs/egress.md"},
 	}

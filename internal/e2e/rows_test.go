@@ -51,9 +51,9 @@ func commandRows() []row {
 		{name: "pycurl", family: family, version: "/usr/bin/python3 -c 'import pycurl; print(pycurl.version)'", install: "apt install python3-pycurl", run: "exec /usr/bin/python3 $D/pycurl_plain.py", calls: plain,
 			known: "libcurl on GnuTLS, which takes its CA from no variable: set CAINFO to `$SSL_CERT_FILE`"},
 		{name: "wget", family: family, version: "wget --version | head -1", install: "apt install wget", run: wgetScript, quick: true, calls: plain + " resume"},
-		{name: "git", family: family, version: "git --version", install: "apt install git", run: gitScript, quick: true, calls: "read write push", blind: true,
-			says: map[string]string{"read": "refs/heads/main", "write": "pushed", "push": "pushed 3 MB"}, reason: "error: 403",
-			known: "shows the status of a refusal and not its text: see `chaperone log query --result deny`"},
+		{name: "git", family: family, version: "git --version", install: "apt install git", run: gitScript, quick: true, calls: "read write push",
+			says: map[string]string{"read": "refs/heads/main", "write": "pushed", "push": "pushed 3 MB"}, reason: "remote: Agent triage-bot has no grant for github:git/fetch on acme/other",
+			known: "shows why it may not see a repository, or not push to it at all; of a push that is refused for one of its refs the status alone: see `chaperone log query --result deny`"},
 		{name: "gh", family: family, version: "gh --version | head -1", install: "apt install gh", run: ghScript, quick: true, calls: "read write"},
 	}
 }

@@ -43,7 +43,7 @@ exec timeout 40 chromium --headless --no-sandbox --disable-gpu --disable-backgro
 func toolRows() []row {
 	return []row{
 		{name: "git LFS", family: "Command line", quick: true, version: "git lfs version", install: "apt install git-lfs", run: lfsScript, calls: "read write push", reason: "no grant for github:git/lfs/verify-locks on acme/other",
-			says: map[string]string{"read": "foo", "write": "pushed and fetched", "push": "pushed and fetched"}, blind: true,
+			says:  map[string]string{"read": "foo", "write": "pushed and fetched", "push": "pushed and fetched"},
 			known: "its objects lie on hosts of their own, to which signed addresses lead: describe those as a service with `allow_foreign: true`, see [services.md](services.md)"},
 		{name: "docker", family: "Package managers", version: "docker --version && which dockerd docker-registry skopeo", install: "apt install docker.io", run: dockerScript, calls: "read write push", blind: true, reason: "no grant for oci:hide",
 			says: map[string]string{"read": "Login Succeeded", "write": "pushed and pulled", "push": "pushed and pulled"}, known: "its daemon makes the requests: start that under `chaperone run`, or give it the variables of `chaperone session create`"},
