@@ -88,6 +88,8 @@ func (r *road) unready() string {
 		return "not ready: the decision log cannot be written"
 	case r.gate.Revision() == "":
 		return "not ready: no policy is loaded"
+	case r.stale() != nil:
+		return "not ready: the store does not answer, and what is known of it is older than store_stale"
 	}
 	return ""
 }

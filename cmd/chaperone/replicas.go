@@ -40,12 +40,25 @@ func describeReplicas(w io.Writer, all []replica.Status) {
 		row(w, s.ID, replicaState(&s), s.Host, s.Listen, differing(s.Version, self.Version), differing(short(s.Policy), short(self.Policy)),
 			differing(s.Config, self.Config), differing(s.CA, self.CA), s.Sessions, s.Age.Round(time.Millisecond), s.Lag, s.Skew.Round(time.Millisecond))
 	}
+	if self.Trouble != "" {
+		row(w, troubled(&self))
+	}
+}
+
+// troubled says what follows from a store that this replica cannot read.
+func troubled(s *replica.Status) string {
+	if s.Stale {
+		return "this one refuses everything, since it knows too little of what was revoked: " + s.Trouble
+	}
+	return "this one goes on with what it knows, until its view is older than store_stale: " + s.Trouble
 }
 
 func replicaState(s *replica.Status) string {
 	switch {
 	case s.Self && s.Draining:
 		return "this one, draining"
+	case s.Self && s.Stale:
+		return "this one, refusing"
 	case s.Self:
 		return "this one"
 	case !s.Alive:
@@ -146,14 +159,21 @@ func (a *app) humanResume() *cobra.Command {
 // replicas looks at how those that share the store differ, and how well they follow it.
 func (f *findings) replicas(ctx context.Context, client *admin.Client) {
 	all, err := client.Replicas(ctx)
-	if err != nil || len(all) < 2 {
-		return // alone, or of an older version
+	if err != nil {
+		return // of an older version
 	}
 	var self replica.Status
 	for _, s := range all {
 		if s.Self {
 			self = s
 		}
+	}
+	if self.Trouble != "" {
+		f.broken("see that Redis runs and can be reached from here", "%s", troubled(&self))
+		return // what is known of the others is old
+	}
+	if len(all) < 2 {
+		return
 	}
 	odd := 0
 	for _, s := range all {

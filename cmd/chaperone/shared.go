@@ -133,7 +133,7 @@ func (r *road) share(ctx context.Context, key credential.Key) error {
 		return ""
 	}}
 	if !sh.alone {
-		o.Now, o.Stale, o.CatchUp = sh.clock, func() error { return sh.stale(r.s.StoreStale) }, sh.catchUp
+		o.Now, o.Stale, o.CatchUp = sh.clock, r.stale, sh.catchUp
 		o.Alive = func(id string) bool { return sh.registry.Alive(id) }
 		sh.board = revision.NewBoard(sh.kv)
 	}
@@ -164,7 +164,15 @@ func (r *road) notice(what string, err error) {
 	r.logger.Info(what)
 }
 
-// stale returns an error once the view is older than it may be.
+// stale returns an error once a view that others change is older than it may be.
+func (r *road) stale() error {
+	if r.shared.alone {
+		return nil
+	}
+	return r.shared.stale(r.s.StoreStale)
+}
+
+// stale returns an error once the view is older than limit.
 func (sh *shared) stale(limit time.Duration) error {
 	if v := sh.view.Load(); v == nil || v.Age() > limit {
 		return store.ErrStale
@@ -248,6 +256,10 @@ func (r *road) self() replica.Status {
 	}
 	if v := r.shared.view.Load(); v != nil {
 		s.Applied, s.Age, s.Reloads = v.Mark().Seq, v.Age(), v.Reloads()
+		if lost := v.Lost(); lost != nil {
+			s.Trouble = lost.Error()
+		}
+		s.Stale = r.stale() != nil
 	}
 	return s
 }

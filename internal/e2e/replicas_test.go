@@ -380,6 +380,12 @@ func TestReplicas(t *testing.T) {
 	t.Logf("cut off, it refused everything after %v", time.Since(cut))
 	allEnd(t, ended[1], "revoked while a replica was cut off")
 	f.partings(websocket.StatusPolicyViolation, websocket.StatusTryAgainLater)
+	if _, err := f.replicas[2].Admin(ctx, "/readyz"); err == nil || !strings.Contains(err.Error(), "store_stale") {
+		t.Errorf("/readyz of a replica that refuses everything: %v", err)
+	}
+	if out := f.verb(2, "", "replicas"); !strings.Contains(out, "this one, refusing") || !strings.Contains(out, "store does not answer") {
+		t.Errorf("replicas printed %q", out)
+	}
 	f.ways[2].Heal()
 	within(t, 30*time.Second, "it is back", func() bool {
 		return ask(ctx, f.client(2, members[2]), members[2], "/once/"+members[2].Session+"/back") == 200

@@ -35,7 +35,9 @@ type Status struct {
 	Reloads  int64         `json:"reloads"`       // how often it had to read everything anew
 	Skew     time.Duration `json:"skew,omitzero"` // of the store's clock against its own
 	Draining bool          `json:"draining,omitzero"`
-	Seen     time.Time     `json:"seen"` // when it told this
+	Trouble  string        `json:"trouble,omitzero"` // why its view is not kept current; empty: it is
+	Stale    bool          `json:"stale,omitzero"`   // the view is too old, and everything is refused
+	Seen     time.Time     `json:"seen"`             // when it told this
 
 	// Set for whoever asks, not kept.
 	Alive bool          `json:"alive"`
