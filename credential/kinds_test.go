@@ -239,6 +239,12 @@ func BenchmarkSwap(b *testing.B) {
 			r.Header["A"], r.Header["B"] = []string{h}, []string{h}
 			return ""
 		}},
+		{Credential{ID: "hmac", Kind: KindHMAC, Settings: map[string]string{"string": "{method}{target}{timestamp}", "set": "header:X-Id={key},header:X-Sign={signature}"}}, `{"key_id":"id","secret":"s"}`, []string{"header:X-Id"},
+			func(r *Request, h string) string { r.Header["X-Id"] = []string{h}; return "" }},
+		{Credential{ID: "oauth1", Kind: KindOAuth1}, `{"consumer_key":"ck","consumer_secret":"s","token":"tk","token_secret":"s"}`, []string{"oauth1"}, func(r *Request, h string) string {
+			r.Header["Authorization"] = []string{`OAuth oauth_consumer_key="x", oauth_token="` + h + `", oauth_nonce="n", oauth_signature="s"`}
+			return ""
+		}},
 	} {
 		h := v.with(b, bc.c, bc.secret)
 		b.Run(bc.c.ID, func(b *testing.B) {

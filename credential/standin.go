@@ -51,9 +51,9 @@ func (v *Vault) Files(credential, handle string) (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		file = map[string]string{
+		file = map[string]string{ // some libraries name the key, and all name the account
 			"type": "service_account", "project_id": "chaperone", "private_key_id": handle, "private_key": key,
-			"client_email": k.ID + "@chaperone.iam.gserviceaccount.com", "client_id": "0", "token_uri": endpoint,
+			"client_email": handle + "@chaperone.iam.gserviceaccount.com", "client_id": "0", "token_uri": endpoint,
 		}
 	}
 	b, err := json.MarshalIndent(file, "", "  ")

@@ -44,30 +44,42 @@ func (s *spot) handle() string {
 // maxStatement bounds a signed statement that is looked into, in bytes.
 const maxStatement = 16 << 10
 
-// statedIn returns the handle by which a signed statement (JWT, RFC 7519) names the key
-// that signed it. Libraries that were given a key file make such statements by
+// statedIn returns the handle that a signed statement (JWT, RFC 7519) names in the place
+// of the key that signed it, or of the account in whose name it speaks: not every
+// library names the key. Libraries that were given a key file make such statements by
 // themselves, for a token endpoint or in the place of a token. The signature proves
-// nothing here: the key is a stand-in, and the handle is the secret. Of a statement
-// that holds a handle or a session token elsewhere as well there is none.
+// nothing here: the key is a stand-in, and the handle is the secret. Of a statement that
+// holds another handle, or a session token, there is none.
 func statedIn(text string) (handle string, ok bool) {
-	if len(text) > maxStatement || !strings.HasPrefix(text, "eyJ") {
+	if len(text) > maxStatement || !strings.HasPrefix(text, "eyJ") || strings.Count(text, ".") != 2 {
 		return "", false
 	}
 	head, rest, _ := strings.Cut(text, ".")
-	b, err := base64.RawURLEncoding.DecodeString(head)
-	if err != nil || strings.Count(rest, ".") != 1 {
-		return "", false
-	}
-	var said struct {
-		KeyID string `json:"kid"`
-	}
-	if json.Unmarshal(b, &said) != nil || !IsHandle(said.KeyID) {
-		return "", false
-	}
 	claims, signature, _ := strings.Cut(rest, ".")
+	var said struct {
+		KeyID  string `json:"kid"`
+		Issuer string `json:"iss"`
+	}
 	plain, err := base64.RawURLEncoding.DecodeString(claims)
-	if err != nil || findEncoded(string(plain)) || findToken(string(plain)) || findEncoded(signature) {
+	if err != nil || json.Unmarshal(plain, &said) != nil {
 		return "", false
 	}
-	return said.KeyID, true
+	said.KeyID = ""
+	top, err := base64.RawURLEncoding.DecodeString(head)
+	if err != nil || json.Unmarshal(top, &said) != nil {
+		return "", false
+	}
+	handle = said.KeyID
+	if !IsHandle(handle) {
+		handle, _, _ = strings.Cut(said.Issuer, "@")
+	}
+	if !IsHandle(handle) {
+		return "", false
+	}
+	for _, part := range []string{string(top), string(plain), signature} {
+		if part = strings.ReplaceAll(part, handle, ""); findEncoded(part) || findToken(part) {
+			return "", false
+		}
+	}
+	return handle, true
 }

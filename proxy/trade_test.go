@@ -64,6 +64,7 @@ func TestTokenEndpointsAreAnsweredWithHandles(t *testing.T) {
 		asked := map[string]url.Values{
 			"refresh":            {"grant_type": {"refresh_token"}, "refresh_token": {handle}, "client_id": {"x"}, "client_secret": {handle}},
 			"client credentials": {"grant_type": {"client_credentials"}, "client_id": {"x"}, "client_secret": {handle}},
+			"another statement":  {"assertion": {statement("", `{"iss":"`+handle+`@chaperone.iam.gserviceaccount.com"}`)}},
 			"statement":          {"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {signed}},
 		}
 		for name, f := range asked {
@@ -90,7 +91,7 @@ func TestTokenEndpointsAreAnsweredWithHandles(t *testing.T) {
 				t.Errorf("%d; the service got %q", resp.StatusCode, a)
 			}
 		}
-		all := d.records(6)
+		all := d.records(7)
 		x := all[0]
 		if x.Decision.Action.ID != "acme-login:token/create" || x.Decision.Decision.Result != "allow" || !strings.Contains(x.Decision.Decision.Reasons[0], "nothing was forwarded") ||
 			x.Decision.Credential.ID != "acme" || x.Outcome.Outcome.Status != 200 || x.Outcome.Outcome.UpstreamUS != 0 {
