@@ -61,7 +61,7 @@ func (r *road) recordUp(ctx context.Context, revisions ...string) {
 // How long the other replicas are waited for, which compile the policy, and where each
 // follows its own folder may come to another.
 const (
-	agreeTime  = 10 * time.Second
+	agreeTime  = 20 * time.Second
 	followTime = 3 * time.Second
 )
 

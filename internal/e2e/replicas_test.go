@@ -155,7 +155,11 @@ func (f *fleet) client(i int, m member) *http.Client {
 
 // ask sends one request and returns its status, 407 for a tunnel that was refused.
 func ask(ctx context.Context, c *http.Client, m member, path string) int {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	return askWithin(ctx, 10*time.Second, c, m, path)
+}
+
+func askWithin(ctx context.Context, d time.Duration, c *http.Client, m member, path string) int {
+	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://acme.example.com"+path, nil)
 	if err != nil {

@@ -72,7 +72,7 @@ func TestReplicasPolicy(t *testing.T) {
 	}
 	f.all(m, "rolled-back", 200)
 	var list []struct{ How, Reason, By string }
-	within(t, 20*time.Second, "every replica knows who did what", func() bool {
+	within(t, 60*time.Second, "every replica knows who did what", func() bool {
 		must(t, json.Unmarshal([]byte(f.verb(1, "", "policy", "revisions", "--json")), &list))
 		return len(list) > 2 && list[0].How == "rollback" && list[0].Reason == "too narrow" && list[1].How == "promote" && list[1].Reason == "nothing today" && list[1].By != ""
 	})
@@ -82,38 +82,37 @@ func TestReplicasPolicy(t *testing.T) {
 	limited := f.candidate("limited", fleetGrants, limitedRules)
 	f.verb(0, "", "policy", "promote", limited, "--reason", "a hundred each")
 	must(t, f.replicas[1].Restart(t.Context()))
-	if out := f.verb(1, "", "replicas"); strings.Contains(out, "!") {
-		t.Errorf("the replicas differ:\n%s", out)
-	}
+	within(t, 60*time.Second, "all alike", func() bool { return !strings.Contains(f.verb(1, "", "replicas"), "!") })
 	f.never(f.member(1), 100)
 
 	// Where each follows its own folder again, one whose folder differs says so.
 	must(t, os.WriteFile(filepath.Join(f.dir, "1", "rego", "chaperone", "grants.yaml"), []byte("grants: {}\n"), 0o600))
 	out := f.verb(0, "", "policy", "promote", filepath.Join(f.dir, "0", "rego"), "--reason", "back to the folder")
-	if strings.Count(out, "\nin force on r_") != 2 || !strings.Contains(out, "it decides by policy") {
+	if !strings.Contains(out, "it decides by policy") {
 		t.Errorf("promote printed %q", out)
 	}
-	within(t, 20*time.Second, "it says so", func() bool {
+	within(t, 60*time.Second, "it says so", func() bool {
 		return strings.Contains(f.replicas[1].Output(), "policy.path of this replica holds another policy")
 	})
-	if out := f.verb(0, "", "replicas"); strings.Count(out, " !") != 1 {
-		t.Errorf("the replicas are listed as\n%s", out)
-	}
+	within(t, 60*time.Second, "a list in which one differs", func() bool { return strings.Count(f.verb(0, "", "replicas"), " !") == 1 })
 	f.tally()
 }
 
-// never sends a thousand requests at once over all replicas under a limit: the service
-// sees as many as it allows, and not one more.
+// never sends many requests at once over all replicas under a limit, a thousand with
+// -replicas: the service sees as many as it allows, and not one more.
 func (f *fleet) never(m member, limit int) {
 	f.t.Helper()
-	const burst = 1000
+	burst := 300
+	if *bigReplicas {
+		burst = 1000
+	}
 	var all sync.WaitGroup
 	var allowed, other atomic.Int64
 	for i := range f.replicas {
 		c := f.client(i, m)
 		for n := range burst / len(f.replicas) {
 			all.Go(func() {
-				switch got := ask(f.t.Context(), c, m, fmt.Sprintf("/once/%s/burst-%d-%d", m.Session, i, n)); got {
+				switch got := askWithin(f.t.Context(), time.Minute, c, m, fmt.Sprintf("/once/%s/burst-%d-%d", m.Session, i, n)); got {
 				case 200:
 					allowed.Add(1)
 				case 429:
@@ -130,7 +129,7 @@ func (f *fleet) never(m member, limit int) {
 	}
 	// What a replica had reserved and not used comes back: the limit is reached, not less.
 	n := 0
-	within(f.t, 30*time.Second, "all that the limit allows", func() bool {
+	within(f.t, 60*time.Second, "all that the limit allows", func() bool {
 		for i := range f.replicas {
 			n++
 			if ask(f.t.Context(), f.client(i, m), m, fmt.Sprintf("/once/%s/rest-%d", m.Session, n)) == 200 {
