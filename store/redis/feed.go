@@ -23,7 +23,7 @@ func (s *Store) Mark(ctx context.Context) (store.Mark, error) {
 	if err := ctx.Err(); err != nil {
 		return store.Mark{}, err
 	}
-	asked := time.Now()
+	asked, began := s.o.Local(), time.Now()
 	answer, err := headScript.Run(ctx, s.db, []string{s.key("head")}).StringSlice()
 	if err != nil {
 		return store.Mark{}, told(err)
@@ -37,7 +37,7 @@ func (s *Store) Mark(ctx context.Context) (store.Mark, error) {
 	if errors.Join(err, err2, err3) != nil {
 		return store.Mark{}, errDamaged
 	}
-	took := time.Since(asked)
+	took := time.Since(began)
 	s.offset.Store(int64(time.Unix(sec, usec*1000).Sub(asked.Add(took / 2))))
 	return store.Mark{Seq: seq, Tag: answer[1]}, nil
 }

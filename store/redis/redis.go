@@ -33,6 +33,9 @@ type Options struct {
 	TLS              *tls.Config // roots and certificate, where the address says TLS; nil: the system's roots
 	// Now tells the time by which entries expire; the server's when nil.
 	Now func() time.Time
+	// Local is this machine's clock; time.Now when nil. It may be wrong: it is corrected
+	// by the server's.
+	Local func() time.Time
 	// History is how many changes are remembered, roughly; 65,536 when zero.
 	History int64
 	// MinVersion of the server; 6.2 when empty, which has all that is used.
@@ -71,6 +74,9 @@ func CheckPrefix(p string) error {
 func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Prefix == "" {
 		o.Prefix = "chaperone"
+	}
+	if o.Local == nil {
+		o.Local = time.Now
 	}
 	if o.History == 0 {
 		o.History = 1 << 16
@@ -203,7 +209,7 @@ func (s *Store) Now() time.Time {
 	if s.o.Now != nil {
 		return s.o.Now()
 	}
-	return time.Now().Add(time.Duration(s.offset.Load()))
+	return s.o.Local().Add(time.Duration(s.offset.Load()))
 }
 
 // Skew is how far the server's clock is ahead of this machine's.

@@ -197,6 +197,44 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestClocksApart has machines whose clocks are wrong by seconds and by a minute: they
+// agree on the time, know how wrong they are, and an entry expires on all at once.
+func TestClocksApart(t *testing.T) {
+	r := started(t, testkit.RedisOptions{})
+	var all []*Store
+	ahead := []time.Duration{0, 5 * time.Second, -5 * time.Second, time.Minute, -time.Minute}
+	for _, d := range ahead {
+		all = append(all, open(t, "redis://"+r.Addr, func(o *Options) { o.Local = func() time.Time { return time.Now().Add(d) } }))
+	}
+	for i, s := range all {
+		const slack = 2 * time.Second // a slow answer is put in the middle of the time that it took
+		if off := s.Now().Sub(time.Now()).Abs(); off > slack {
+			t.Errorf("%v ahead: its time is off by %v", ahead[i], off)
+		}
+		if off := (s.Skew() + ahead[i]).Abs(); off > slack {
+			t.Errorf("%v ahead: it knows of %v", ahead[i], s.Skew())
+		}
+	}
+	for i, s := range all {
+		name := fmt.Sprint("short/", i)
+		if _, err := s.Save(t.Context(), store.Entry{Name: name, Expires: s.Now().Add(40 * time.Second)}); err != nil {
+			t.Fatal(err)
+		}
+		over := fmt.Sprint("over/", i)
+		if _, err := s.Save(t.Context(), store.Entry{Name: over, Expires: s.Now().Add(-10 * time.Second)}); err != nil {
+			t.Fatal(err)
+		}
+		for j, other := range all {
+			if _, err := other.Load(t.Context(), name); err != nil {
+				t.Errorf("written %v ahead, read %v ahead: %v", ahead[i], ahead[j], err)
+			}
+			if _, err := other.Load(t.Context(), over); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("expired, written %v ahead, read %v ahead: %v", ahead[i], ahead[j], err)
+			}
+		}
+	}
+}
+
 func TestMain(m *testing.M) {
 	Silence()
 	os.Exit(m.Run())
