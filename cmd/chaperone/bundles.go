@@ -44,7 +44,7 @@ func policyFiles(s *settings.Settings) (fs.FS, error) {
 	defer f.Close()
 	files, _, err := remote.Open(f, signing)
 	if err != nil {
-		return nil, problem.Failure(fmt.Errorf("loading policy: %s: %w", path, err), "policy.path is a folder, or a bundle as `opa build` makes it, signed with the key of policy.signing if there is one")
+		return nil, problem.Failure(fmt.Errorf("loading policy: %s: %w", path, err), "policy.path is a folder, or a bundle as `chaperone policy build` makes it, signed with the key of policy.signing if there is one")
 	}
 	return files, nil
 }
