@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -60,9 +61,7 @@ func TestGoogleWorkload(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	with := map[string]string{"service_account": "a@p.iam.gserviceaccount.com"}
-	for k, v := range settings {
-		with[k] = v
-	}
+	maps.Copy(with, settings)
 	account := b.with(t, Credential{ID: "account", Kind: KindGoogleFederal, Settings: with}, workload)
 	if got, err := b.authorization(t, account, Caller{}); err != nil || got != "Bearer ya29.account" {
 		t.Errorf("%q, %v", got, err)
