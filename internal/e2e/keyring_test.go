@@ -15,7 +15,7 @@ const ringScript = `printf pw | gnome-keyring-daemon --unlock --components=secre
 run() {
   "$BIN" serve >"$1" 2>&1 &
   p=$!
-  n=0; until grep -q 'clients trust it' "$1" || [ $n = 200 ]; do sleep 0.1; n=$((n+1)); done
+  n=0; until grep -q 'clients trust it' "$1" || [ $n = 600 ]; do sleep 0.1; n=$((n+1)); done
 }
 run first; echo ghp_x | "$BIN" credential add gh --service github --owner org --from-stdin
 kill -INT $p; wait $p
