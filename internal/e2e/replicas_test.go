@@ -79,12 +79,16 @@ func assembleFleet(t *testing.T, n int, redisAddr string, stale time.Duration, u
 			t.Cleanup(p.Close)
 			f.ways, way = append(f.ways, p), p.Addr()
 		}
+		store, peers := url(way), ""
+		if store != "bolt" { // with a file of its own a replica has no peers
+			peers = ", peers: 127.0.0.1:0"
+		}
 		dir := filepath.Join(f.dir, fmt.Sprint(i))
 		must(t, os.Mkdir(dir, 0o700))
 		p, err := testkit.Start(t.Context(), testkit.ProgramOptions{
 			Bin: bin, Dir: dir, Resolve: map[string]string{"acme.example.com": f.service.Addr(), wild: wilds}, Roots: ca.PEM(), Grants: fleetGrants,
-			Log:    ", peers: 127.0.0.1:0",
-			Config: fmt.Sprintf("%sunknown_hosts: tunnel\nstore: %s\nstore_stale: %v\nkey: {file: ../key}\nca: {cert: ../ca.pem, key: ../ca.key}\ndrain: 2s\n", fleetServices, url(way), stale),
+			Log:    peers,
+			Config: fmt.Sprintf("%sunknown_hosts: tunnel\nstore: %s\nstore_stale: %v\nkey: {file: ../key}\nca: {cert: ../ca.pem, key: ../ca.key}\ndrain: 2s\n", fleetServices, store, stale),
 		})
 		must(t, err)
 		t.Cleanup(p.Kill)
