@@ -193,7 +193,7 @@ func (d *road) client(h2 bool) *http.Client {
 	t.Protocols.SetHTTP1(!h2)
 	t.Protocols.SetHTTP2(h2)
 	d.t.Cleanup(t.CloseIdleConnections)
-	return &http.Client{Transport: t, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{Transport: t, Timeout: 2 * time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 func (d *road) received() []seen {
@@ -205,7 +205,7 @@ func (d *road) received() []seen {
 // records returns the exchanges in the log, once n of them have an outcome.
 func (d *road) records(n int) []audit.Exchange {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
