@@ -120,6 +120,9 @@ func newPair(at, text string) pair {
 
 func parsePairs(form string) ([]pair, error) {
 	var out []pair
+	if strings.Contains(form, ";") { // to some frameworks it separates fields
+		return nil, errors.New("a semicolon may be read in more than one way")
+	}
 	for raw := range strings.SplitSeq(form, "&") {
 		if raw == "" {
 			continue

@@ -37,6 +37,7 @@ func TestApplyForm(t *testing.T) {
 		"odd encoding":         {Edit{Remove: []string{"/x"}}, "a=%zz", ""},
 		"odd name":             {Edit{Remove: []string{"/admin"}}, "admin]=1", ""},
 		"name with a space":    {Edit{Remove: []string{"/admin"}}, "+admin=1", ""},
+		"semicolon":            {Edit{Remove: []string{"/admin"}}, "a=1;admin=2", ""},
 		"name that is open":    {Edit{Remove: []string{"/admin"}}, "admin[x=1", ""},
 		"name that goes on":    {Edit{Remove: []string{"/admin"}}, "admin[x]y=1", ""},
 		"name that is a NUL's": {Edit{Remove: []string{"/admin"}}, "admin%00=1", ""},
