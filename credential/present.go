@@ -49,6 +49,7 @@ type Request struct {
 	Session       string
 	Service       string // empty for a host that no catalogue names
 	Places        *Places
+	Mints         bool // it asks for tokens and does nothing else, so that a handle may be traded
 	Now           time.Time
 	Body          Body // nil: there is none
 }
@@ -76,6 +77,7 @@ type Presented struct {
 	signed *signed  // the agent's own signature, for kinds that sign
 	sent   *written // the secrets that stand in the request; behind a pointer, which fmt does not follow
 	echo   Echo     // finds them in the answer
+	traded bool     // for the proxy to answer
 }
 
 // spot is one place in which a handle stands.
@@ -356,7 +358,8 @@ func (v *Vault) take(p *Presented, r *Request, s spot) error {
 // accept judges whether a handle that is one may stand where it does.
 func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot) error {
 	k := h.cred.Load()
-	if p.handle != nil && (p.handle != h || k == nil || k.Kind != KindSeveral && len(r.Places.TokensOf) == 0) {
+	traded := r.trades(h, k)
+	if p.handle != nil && (p.handle != h || k == nil || k.Kind != KindSeveral && !traded) {
 		return ErrAmbiguousCredential
 	}
 	p.Fingerprint = v.printOf(h, body)
@@ -367,7 +370,7 @@ func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot)
 	case h.Session != r.Session:
 		p.Owner = h.Session
 		return ErrHandleTheft
-	case !Covers(h.Service, r.Service) && !r.Places.trades(h.Service):
+	case !Covers(h.Service, r.Service) && !traded && !r.takesBack(h, k):
 		return ErrWrongService
 	case h.Revoked():
 		return ErrHandleRevoked
@@ -380,7 +383,7 @@ func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot)
 		p.more = append(p.more, s)
 		return nil
 	}
-	p.handle, p.cred, p.spot = h, k, s
+	p.handle, p.cred, p.spot, p.traded = h, k, s, traded
 	return nil
 }
 

@@ -17,20 +17,27 @@ type Trade struct {
 }
 
 // Trade returns what to answer to a request that presents a handle at a token
-// endpoint, and whether it is for the proxy to answer: the handle's credential is for
-// the services whose tokens the endpoint hands out. One that is for the endpoint itself,
-// or that a service handed out, is sent there.
-func (p *Presented) Trade(at *Places, service string) (Trade, bool) {
-	if len(at.TokensOf) == 0 || p.handle == nil || p.cred.Session != "" || p.cred.Service == service {
+// endpoint, and whether it is for the proxy to answer.
+func (p *Presented) Trade() (Trade, bool) {
+	if !p.traded {
 		return Trade{}, false
 	}
 	return Trade{p.spot.handle(), p.handle.Expires}, true
 }
 
-// trades reports whether a token endpoint hands out tokens of the services for which
-// a handle is.
-func (p *Places) trades(of string) bool {
-	return slices.ContainsFunc(p.TokensOf, func(s string) bool { return s == of || Covers(s, of) || Covers(of, s) })
+// trades reports whether a handle is traded by the request: its credential is for the
+// services whose tokens the endpoint hands out. One that is for the endpoint itself, or
+// that a service handed out, is not; and whatever else the endpoint does, it does not
+// with what is another service's.
+func (r *Request) trades(h *Handle, k *kept) bool {
+	return r.Mints && (k == nil || k.Session == "" && k.Service != r.Service) &&
+		slices.ContainsFunc(r.Places.TokensOf, func(of string) bool { return of == h.Service || Covers(of, h.Service) || Covers(h.Service, of) })
+}
+
+// takesBack reports whether a handle stands for what the endpoint handed out: a
+// refresh token.
+func (r *Request) takesBack(h *Handle, k *kept) bool {
+	return k != nil && k.Session != "" && slices.Contains(r.Places.TokensOf, h.Service)
 }
 
 // handle is the handle that stands in a spot, alone or in a signed statement.

@@ -210,7 +210,7 @@ func (x *exchange) pass() error {
 	if err := x.present(); err != nil {
 		return err
 	}
-	if t, ok := x.traded(); ok {
+	if t, ok := x.presented.Trade(); ok {
 		return x.trade(t)
 	}
 	if err := x.decide(); err != nil {

@@ -14,16 +14,8 @@ import (
 // tokens. Asking again costs nothing.
 const maxTraded = time.Hour
 
-// traded reports whether the request is one that the proxy answers itself: a client's
-// library trades a handle at a token endpoint for what it takes for an access token.
-func (x *exchange) traded() (credential.Trade, bool) {
-	if x.service == nil || len(x.service.TokensOf) == 0 || len(x.q.Action.Mints) == 0 || len(x.q.Actions) > 0 {
-		return credential.Trade{}, false
-	}
-	return x.presented.Trade(x.places, x.service.Name)
-}
-
-// trade answers with the handle that came. Policy is not asked: nothing is forwarded,
+// trade answers a client's library that trades a handle at a token endpoint for what it
+// takes for an access token: with that handle. Policy is not asked: nothing is forwarded,
 // and nobody gets anything that was not theirs. It is on record like every request.
 func (x *exchange) trade(t credential.Trade) error {
 	if err := x.caller.Live(); err != nil {

@@ -145,6 +145,31 @@ func TestTokenEndpointsRefuse(t *testing.T) {
 	}
 }
 
+// TestHandlesAreOnlyTraded shows that whatever policy allows, a token endpoint gets no
+// secret of the services whose tokens it hands out: what is not a trade is another
+// service's business.
+func TestHandlesAreOnlyTraded(t *testing.T) {
+	d := newRoad(t)
+	trading(t, d)
+	d.gate.Use(allows{})
+	c := d.client(false)
+	handle := d.session.Handles["acme"]
+	for _, path := range []string{"/revoke", "/elsewhere"} {
+		for name, f := range map[string]url.Values{"body": {"client_secret": {handle}}, "twice": {"client_secret": {handle}, "refresh_token": {handle}}} {
+			if status, _, body := d.form(c, path, nil, f); status != 403 || !strings.Contains(body, "another service") {
+				t.Errorf("%s, %s: %d %s", path, name, status, body)
+			}
+		}
+	}
+	status, _, body := d.form(c, "/revoke", func(r *http.Request) { r.SetBasicAuth("x", handle) }, url.Values{"token": {"x"}})
+	if status != 403 || !strings.Contains(body, "another service") {
+		t.Errorf("Basic: %d %s", status, body)
+	}
+	if n := len(d.received()); n != 0 {
+		t.Errorf("%d requests were forwarded, the last with %q", n, d.received()[n-1].Header.Get("Authorization"))
+	}
+}
+
 // TestRefreshTokensThatWereHandedOut shows the whole dance of an agent that has a
 // person's code: it gets handles, and the endpoint the real refresh token.
 func TestRefreshTokensThatWereHandedOut(t *testing.T) {
