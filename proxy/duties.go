@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -178,6 +179,8 @@ func (x *exchange) editBody(edit *oblige.Edit) error {
 	}
 	apply := edit.Apply
 	switch kind := bodyKind(x.out.Header); {
+	case !inUTF8(x.out.Header):
+		return unmet("the body's charset is another than UTF-8")
 	case kind == formType:
 		apply = edit.ApplyForm
 	case !isJSON(kind):
@@ -216,6 +219,23 @@ func bodyKind(h http.Header) (kind string) {
 		}
 	}
 	return strings.TrimSpace(kind)
+}
+
+// inUTF8 reports whether the type of a body says nothing of another charset, in which
+// the service would read other fields than stand there for us.
+func inUTF8(h http.Header) bool {
+	for name, values := range h {
+		if !strings.EqualFold(name, "Content-Type") {
+			continue
+		}
+		for _, v := range values {
+			_, params, err := mime.ParseMediaType(v)
+			if c := params["charset"]; err != nil || c != "" && !strings.EqualFold(c, "utf-8") {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func isJSON(kind string) bool {

@@ -116,6 +116,7 @@ func TestUnmetObligations(t *testing.T) {
 		"no body":            {`{"body": {"request": {"remove": ["/a"]}}}`, "", "", "GET", 403, "obligation_unmet"},
 		"no JSON":            {`{"body": {"request": {"remove": ["/a"]}}}`, "text/plain", `{}`, "POST", 403, "obligation_unmet"},
 		"odd form":           {`{"body": {"request": {"remove": ["/a"]}}}`, "application/x-www-form-urlencoded", "a]=1", "POST", 403, "obligation_unmet"},
+		"form in EBCDIC":     {`{"body": {"request": {"remove": ["/a"]}}}`, "application/x-www-form-urlencoded; charset=IBM037", "\x81~\xf1", "POST", 403, "obligation_unmet"},
 		"broken JSON":        {`{"body": {"request": {"remove": ["/a"]}}}`, "application/json", `{"a":`, "POST", 403, "obligation_unmet"},
 		"no place":           {`{"body": {"request": {"set": {"/a/b": 1}}}}`, "application/json", `{}`, "POST", 403, "obligation_unmet"},
 		"credential's field": {`{"headers": {"remove": ["X-Api-Key"]}}`, "application/json", `{}`, "POST", 403, "obligation_unmet"},

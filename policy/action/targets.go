@@ -1,6 +1,7 @@
 package action
 
 import (
+	"math"
 	"slices"
 	"strconv"
 
@@ -61,8 +62,9 @@ func idsOf(name string, v any, ok bool) ([]policy.Param, bool) {
 		return nil, ok
 	case string:
 		return []policy.Param{{Name: name, Value: v}}, ok && v != ""
-	case float64: // as JSON numbers are
-		return []policy.Param{{Name: name, Value: strconv.FormatFloat(v, 'f', -1, 64)}}, ok
+	case float64: // as JSON numbers are; of larger ones it is not known which was written
+		const exact = 1 << 53
+		return []policy.Param{{Name: name, Value: strconv.FormatFloat(v, 'f', -1, 64)}}, ok && v == math.Trunc(v) && math.Abs(v) < exact
 	case []any:
 		var all []policy.Param
 		for _, x := range v {
