@@ -177,6 +177,7 @@ func TestBudget(t *testing.T) {
 	var passed atomic.Int64
 	d.serve = func(w http.ResponseWriter, _ *http.Request) { passed.Add(1); w.WriteHeader(http.StatusNoContent) }
 	c := d.client(true)
+	c.Transport.(*http.Transport).MaxConnsPerHost = 16 // it would make a tunnel for each at once
 	var allowed, refused atomic.Int64
 	var wg sync.WaitGroup
 	for range requests {
