@@ -153,9 +153,12 @@ func (v *Vault) underscored(r *Request, name string) bool {
 	return plain == "Authorization" || plain == "Cookie" || sensitiveHeaders[plain] || r.Places.has(Place{KindHeader, plain})
 }
 
-// IsPlace reports whether some service or other takes a credential in a field. Its name
-// is canonical.
-func IsPlace(name string) bool { return sensitiveHeaders[name] }
+// TakesField reports whether the service, or some other, takes a credential in a field of
+// that name, which is canonical, or may be another with hyphens for underscores.
+func (p *Places) TakesField(name string) bool {
+	plain := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+	return sensitiveHeaders[plain] || plain == "Cookie" || p.has(Place{KindHeader, name}) || p.has(Place{KindHeader, plain})
+}
 
 // CheckTrailer refuses a field behind a body that holds a handle or a session token: no
 // service takes credentials there.

@@ -182,6 +182,9 @@ func (x *exchange) fillTrailers() error {
 		if err := credential.CheckTrailer(name, values); err != nil {
 			return err
 		}
+		if x.places.TakesField(name) {
+			continue
+		}
 		x.out.Trailer[name] = values
 	}
 	return nil
@@ -193,7 +196,7 @@ func allowedTrailer(name string) bool {
 		"Content-Encoding", "Transfer-Encoding", "Trailer", "Te", "Connection":
 		return false
 	}
-	return !strings.HasPrefix(name, "Proxy-") && !credential.IsPlace(name)
+	return !strings.HasPrefix(name, "Proxy-")
 }
 
 // respell gives the fields back the spelling in which the agent sent them.

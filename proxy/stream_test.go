@@ -20,6 +20,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"chaperone/policy/action"
 	"chaperone/proxy/identity"
 )
 
@@ -215,6 +216,30 @@ func TestTrailersCarryNoHandles(t *testing.T) {
 			if want := []string{"handle_place", "handle_place", "proxy_token"}[i]; x.Outcome.Outcome.Error != want || !x.Outcome.Outcome.Indeterminate {
 				t.Errorf("record %s, want %s", x.Outcome.Raw, want)
 			}
+		}
+	})
+}
+
+// TestTrailersAreNoPlaces: what stands behind the body under the name of a field in which
+// the service takes credentials goes no further, also where that name is its own.
+func TestTrailersAreNoPlaces(t *testing.T) {
+	both(t, func(t *testing.T, d *road, c *http.Client) {
+		catalogue, err := action.Load(action.Shipped(), []action.Service{{Name: "acme", Hosts: []string{"api.acme.dev"}, Places: []string{"bearer", "header:X-Acme-Pass"},
+			Paths: map[string]map[string]string{"/{path+}": {"POST": "post write"}}}})
+		check(t, err)
+		check(t, d.server.UseCatalogue(catalogue))
+		got := make(chan http.Header, 1)
+		d.serve = func(_ http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			got <- r.Trailer
+		}
+		r := d.request("POST", "https://api.acme.dev/x", io.MultiReader(strings.NewReader("body")))
+		r.Trailer = http.Header{"X-Acme-Pass": {"a real secret"}, "X_acme_pass": {"a real secret"}, "X_api_key": {"a real secret"}, "X-Sum": {"1"}}
+		resp, err := c.Do(r)
+		check(t, err)
+		resp.Body.Close()
+		if seen := <-got; resp.StatusCode != 200 || seen.Get("X-Sum") != "1" || strings.Contains(fmt.Sprint(seen), "secret") {
+			t.Errorf("%d; the service got trailers %v", resp.StatusCode, seen)
 		}
 	})
 }
