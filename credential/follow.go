@@ -78,7 +78,7 @@ func (v *Vault) takeHandle(id string, s *storedHandle, sum [sha256.Size]byte, ve
 		h.Session = others[0].Session
 	}
 	h.cred.Store(k)
-	h.of.Store(v.byID[s.Of])
+	v.link(h)
 	v.byID[id] = h
 	v.bySession[h.Session] = append(v.bySession[h.Session], h)
 }
@@ -101,12 +101,40 @@ func (v *Vault) loseHandle(id string) {
 	}
 }
 
+// link finds the handle with which a service handed out what h stands for. The caller
+// holds v.mu.
+func (v *Vault) link(h *Handle) {
+	if h.Of == "" {
+		return
+	}
+	if of := v.byID[h.Of]; of != nil {
+		of.parent = true
+		h.of.Store(of)
+	}
+}
+
 // withBelow are handles with those of what services handed out for them, in no order.
-// The caller holds v.mu.
+// An agent may have had very many handed out. The caller holds v.mu.
 func (v *Vault) withBelow(hit []*Handle) []*Handle {
-	for i := 0; i < len(hit); i++ {
-		for _, h := range v.bySession[hit[i].Session] { // what is handed out stays in its session
-			if h.of.Load() == hit[i] && !slices.Contains(hit, h) {
+	if !slices.ContainsFunc(hit, func(h *Handle) bool { return h.parent }) {
+		return hit
+	}
+	found, sessions := make(map[*Handle]bool, len(hit)), map[string]bool{}
+	for _, h := range hit {
+		found[h] = true
+		sessions[h.Session] = sessions[h.Session] || h.parent // what is handed out stays in its session
+	}
+	for id, parents := range sessions {
+		if !parents {
+			continue
+		}
+		for _, h := range v.bySession[id] {
+			above := h.of.Load()
+			for above != nil && !found[above] {
+				above = above.of.Load()
+			}
+			if above != nil && !found[h] {
+				found[h] = true
 				hit = append(hit, h)
 			}
 		}
@@ -188,8 +216,8 @@ func (v *Vault) loaded() (lost []*Handle) {
 	for _, h := range v.byID {
 		switch {
 		case h.round == v.round:
-			if h.Of != "" && h.of.Load() == nil { // it was told of before that one
-				h.of.Store(v.byID[h.Of])
+			if h.of.Load() == nil { // it was told of before that one
+				v.link(h)
 			}
 			if h.cred.Load() == nil {
 				h.cred.Store(v.credentials[h.Credential])
@@ -201,5 +229,5 @@ func (v *Vault) loaded() (lost []*Handle) {
 			lost = append(lost, h)
 		}
 	}
-	return lost
+	return v.withBelow(lost)
 }

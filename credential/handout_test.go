@@ -117,3 +117,48 @@ func TestHandedOutWithoutItsHandle(t *testing.T) {
 		}
 	}
 }
+
+// cutBy is a stream that is closed at most once.
+type cutBy struct{ closed bool }
+
+func (c *cutBy) Close() error {
+	c.closed = true
+	return nil
+}
+
+// TestHandedOutIsCutWithItsHandle shows that streams under what was handed out are cut
+// when its handle is gone from the store, whether a view tells of that or, after it was
+// away, no more of the handle.
+func TestHandedOutIsCutWithItsHandle(t *testing.T) {
+	for name, lose := range map[string]func(*Vault, string) error{
+		"told": func(v *Vault, id string) error {
+			return v.Take(store.Change{Entry: store.Entry{Name: handlePrefix + id}, Gone: true})
+		},
+		"told no more": func(v *Vault, id string) error {
+			if err := v.kv.Delete(t.Context(), handlePrefix+id); err != nil {
+				return err
+			}
+			return store.Fill(t.Context(), v.kv, v)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := vault(t)
+			chain := b.chain(t)
+			streams := [3]cutBy{}
+			for i := range chain {
+				id, _ := HandleID(chain[i])
+				p := Presented{handle: b.byID[id]}
+				if !p.Attach(&streams[i]) {
+					t.Fatal("it is revoked already")
+				}
+			}
+			id, _ := HandleID(chain[1])
+			if err := lose(b.Vault, id); err != nil {
+				t.Fatal(err)
+			}
+			if streams[0].closed || !streams[1].closed || !streams[2].closed {
+				t.Errorf("cut: %v", streams)
+			}
+		})
+	}
+}

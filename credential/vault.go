@@ -134,6 +134,7 @@ type Handle struct {
 	version  uint64      // Vault.mu guards it
 	round    uint32      // of the vault when it was last told of
 	cutting  sync.Mutex
+	parent   bool                   // of some that services handed out; Vault.mu guards it
 	attached map[io.Closer]struct{} // what is cut when it is revoked
 	uses     atomic.Int64
 	cred     atomic.Pointer[kept]   // nil: it was removed
