@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -37,6 +38,10 @@ func (s *Store) compact(path string, wait time.Duration) error {
 		return err
 	}
 	if err := s.rewrite(path + beside); err != nil {
+		os.Remove(path + beside)
+		return nil
+	}
+	if err := likewise(info, path+beside); err != nil {
 		os.Remove(path + beside)
 		return nil
 	}
@@ -81,6 +86,21 @@ func (s *Store) rewrite(path string) error {
 		err = to.Close()
 	}
 	return err
+}
+
+// likewise gives the new file the old one's owner and group: whoever writes it anew, root
+// for a verb, may not be who opens it next.
+func likewise(was os.FileInfo, path string) error {
+	is, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	from, ok := was.Sys().(*syscall.Stat_t)
+	to, also := is.Sys().(*syscall.Stat_t)
+	if !ok || !also || from.Uid == to.Uid && from.Gid == to.Gid {
+		return nil
+	}
+	return os.Chown(path, int(from.Uid), int(from.Gid))
 }
 
 // contents tells one file's entries from another's.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -174,5 +175,32 @@ func TestReplacedWhileWaiting(t *testing.T) {
 	second.now = time.Now
 	if _, err := second.Load(t.Context(), "k/0"); err != nil {
 		t.Errorf("the old file was opened: %v", err)
+	}
+}
+
+// TestCompactKeepsTheOwner has root open a file that is another user's and mostly free:
+// who owns it opens it next.
+func TestCompactKeepsTheOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	path := filepath.Join(t.TempDir(), "s")
+	emptied(t, path)
+	grown(t, path)
+	if err := os.Chown(path, 1234, 1235); err != nil {
+		t.Skip(err)
+	}
+	before := size(t, path)
+	s, err := Open(path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if is := info.Sys().(*syscall.Stat_t); is.Uid != 1234 || is.Gid != 1235 || info.Size() >= before {
+		t.Errorf("%d bytes, %d:%d", info.Size(), is.Uid, is.Gid)
 	}
 }
