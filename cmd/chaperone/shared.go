@@ -283,7 +283,11 @@ func version() string {
 
 // configDigest is of the settings that should be the same for all replicas.
 func configDigest(s *settings.Settings) string {
-	b, err := json.Marshal([]any{s.UnknownHosts, s.Services, s.Upstream.AllowPrivate, s.Upstream.Resolve, s.Upstream.Proxy, s.StoreStale, s.TLS.Cert != "", s.Advertise})
+	all := []any{s.UnknownHosts, s.Services, s.Upstream.AllowPrivate, s.Upstream.Resolve, s.Upstream.Proxy, s.StoreStale, s.TLS.Cert != ""}
+	if s.Advertise != "" { // older versions have the same digest as long as it is not set
+		all = append(all, s.Advertise)
+	}
+	b, err := json.Marshal(all)
 	if err != nil {
 		return "unknown"
 	}
