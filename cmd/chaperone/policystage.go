@@ -101,10 +101,10 @@ func (a *app) policyRevisions() *cobra.Command {
 			pinned := keeper(s).Pinned()
 			return a.print(list, func(w io.Writer) {
 				row(w, "REVISION", "SINCE", "HOW", "BY", "FROM", "REASON")
-				for i, e := range list {
+				for _, e := range list {
 					mark := ""
-					if i == 0 && pinned == e.Revision {
-						mark = " (pinned)"
+					if pinned == e.Revision {
+						mark, pinned = " (pinned)", "" // the last time; before that it was another's turn
 					}
 					row(w, e.Revision+mark, e.Time.Local().Format(time.DateTime), e.How, e.By, orDash(e.From), e.Reason)
 				}
