@@ -181,7 +181,7 @@ func (f *findings) replicas(ctx context.Context, client *admin.Client) {
 		case !s.Alive:
 			f.broken("see that it runs and reaches the store", "replica %s on %s is silent for %v", s.ID, s.Host, s.Quiet.Round(time.Second))
 		case s.CA != self.CA:
-			f.broken("give all replicas the same ca: in config.yaml", "replica %s on %s shows certificates of another CA: agents that trust this one do not trust it", s.ID, s.Host)
+			f.broken("on the one whose CA fewer agents trust, move ca.pem and ca.key out of its state directory and start it again, and it takes the others'; or give all the same ca: in config.yaml", "replica %s on %s shows certificates of another CA: agents that trust this one do not trust it", s.ID, s.Host)
 		case s.Policy != self.Policy:
 			f.broken("`chaperone policy promote` puts one in force on all; without it give both the same files at policy.path", "replica %s on %s decides by policy %s, this one by %s", s.ID, s.Host, short(s.Policy), short(self.Policy))
 		case s.Config != self.Config:
