@@ -15,10 +15,11 @@ import (
 )
 
 // putUp tells all replicas which policy decides from now on. Alone there is nobody to
-// tell.
+// tell; but what stood in a store of replicas before it was copied here is over, and
+// would decide again where this one is copied back.
 func (r *road) putUp(ctx context.Context, s revision.Standing) error {
 	if r.shared.alone {
-		return nil
+		return revision.NewBoard(r.shared.kv).Withdraw(ctx)
 	}
 	files, err := keeper(r.s).Files(s.Revision)
 	if err == nil {

@@ -102,6 +102,15 @@ func (b *Board) Put(ctx context.Context, files fs.FS, s Standing) error {
 	return nil
 }
 
+// Withdraw takes down what was put in force for all replicas, if anything was: each goes
+// on with what it decides by.
+func (b *Board) Withdraw(ctx context.Context) error {
+	if err := b.store.Delete(ctx, standingName); err != nil {
+		return fmt.Errorf("withdrawing the policy of all replicas: %w", err)
+	}
+	return nil
+}
+
 // Record adds to the history, with the files of that policy, unless it is there.
 func (b *Board) Record(ctx context.Context, files fs.FS, e Entry) error {
 	packed, perr := pack(files)

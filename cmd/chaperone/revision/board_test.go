@@ -149,3 +149,24 @@ func TestBoardEmptied(t *testing.T) {
 	}
 	await(t, a, standing(2))
 }
+
+// TestWithdraw takes down what stands: who comes later finds nothing. Where nothing
+// stands that is no fault.
+func TestWithdraw(t *testing.T) {
+	a, b := boards(t)
+	ctx := t.Context()
+	if err := b.Withdraw(ctx); err != nil {
+		t.Error(err)
+	}
+	files := fstest.MapFS{"chaperone/p.rego": {Data: []byte("package chaperone")}}
+	if err := b.Put(ctx, files, standing(1)); err != nil {
+		t.Fatal(err)
+	}
+	await(t, a, standing(1))
+	if err := b.Withdraw(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.store.Load(ctx, standingName); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("it stands still: %v", err)
+	}
+}
