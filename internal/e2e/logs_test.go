@@ -118,7 +118,13 @@ func TestLogOfAllReplicas(t *testing.T) {
 	}
 	must(t, f.replicas[2].Restart(t.Context()))
 	within(t, 20e9, "it is back", func() bool { return strings.Count(f.verb(0, "", "replicas"), "alive") == 2 })
-	proof := f.verb(0, "", "log", "prove", one.ID)
+	proof := ""
+	within(t, 30e9, "the proof", func() bool {
+		got, err := f.replicas[0].Run(t.Context(), "", nil, "log", "prove", one.ID)
+		must(t, err)
+		proof = got.Out
+		return got.Code == 0
+	})
 	got, err := f.replicas[0].Run(t.Context(), proof, nil, "log", "verify", "--proof", "-", "--key", filepath.Join(f.dir, "2", "state", "log.pub"))
 	if err != nil || got.Code != 0 || strings.Count(got.Out, "proved") != 2 {
 		t.Errorf("%+v, %v", got, err)
@@ -126,10 +132,14 @@ func TestLogOfAllReplicas(t *testing.T) {
 
 	// One that dies makes no answer look whole; what follows goes on, and has it again.
 	f.replicas[2].Kill()
-	got, err = f.replicas[0].Run(t.Context(), "", nil, "log", "query", "--method", "GET")
-	if err != nil || got.Code != 1 || strings.Count(got.Out, "once/") != 2 || !strings.Contains(got.Err, "missing: replica "+id[2]) {
-		t.Errorf("a replica that is dead: %+v, %v", got, err)
-	}
+	within(t, 30e9, "the answer of the others", func() bool {
+		got, err := f.replicas[0].Run(t.Context(), "", nil, "log", "query", "--method", "GET")
+		must(t, err)
+		if got.Code != 1 || !strings.Contains(got.Err, "replica "+id[2]) {
+			t.Fatalf("a replica that is dead: %+v", got)
+		}
+		return strings.Count(got.Out, "once/") == 2 && strings.Contains(got.Err, "missing: replica "+id[2])
+	})
 	must(t, f.replicas[2].Restart(t.Context()))
 	within(t, 20e9, "it is back", func() bool { return ask(t.Context(), f.client(2, m), m, "/once/"+m.Session+"/up") == 200 })
 	ask3("b")
