@@ -302,9 +302,9 @@ func (w *rootsWalk) root(kind ast.Operation, f *ast.Field) bool {
 	if len(params) == 0 {
 		w.acts = append(w.acts, policy.Act{Action: op.action, Resource: policy.Resource{Keys: anyResource}})
 	}
-	for _, p := range params {
+	for i, p := range params {
 		resource := k.resource([]policy.Param{p})
-		resource.Params = params
+		resource.Params = onlyOne(params, i)
 		w.acts = append(w.acts, policy.Act{Action: op.action, Resource: resource})
 	}
 	return true

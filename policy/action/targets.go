@@ -79,6 +79,22 @@ func idsOf(name string, v any, ok bool) ([]policy.Param, bool) {
 	return nil, false
 }
 
+// onlyOne are the parameters of the act on the one at i: without those of a name that
+// stands there more than once, of which each has an act of its own.
+func onlyOne(params []policy.Param, i int) []policy.Param {
+	times := map[string]int{}
+	for _, p := range params {
+		times[p.Name]++
+	}
+	out := make([]policy.Param, 0, len(times))
+	for j, p := range params {
+		if j == i || times[p.Name] == 1 {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // noName stands for a value that names nothing: true, a word of an enumeration.
 type noName struct{}
 
