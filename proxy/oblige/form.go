@@ -32,6 +32,9 @@ func (e *Edit) ApplyForm(form []byte) ([]byte, error) {
 	}
 	kept := pairs[:0]
 	for _, p := range pairs {
+		if php := inPHP(p.path); php != nil && (below(e.Remove, php) || below(e.Mask, php) || below(e.places(), php)) {
+			return nil, fmt.Errorf("%w: %s may be read as %s", errFormFields, pointer(p.path), pointer(php))
+		}
 		if below(e.Remove, p.path) {
 			continue
 		}
@@ -161,6 +164,15 @@ func nested(key string) ([]string, error) {
 		_, rest, found = strings.Cut(after, "[")
 	}
 	return path, nil
+}
+
+// inPHP is how PHP reads a name that it cannot have for a variable: dots and spaces at
+// its first level are underscores. nil: as it stands.
+func inPHP(path []string) []string {
+	if !strings.ContainsAny(path[0], ". ") {
+		return nil
+	}
+	return append([]string{strings.NewReplacer(".", "_", " ", "_").Replace(path[0])}, path[1:]...)
 }
 
 func name(raw string) string {
