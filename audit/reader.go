@@ -25,6 +25,7 @@ type Reader struct {
 	at      int64  // byte behind what is in buf
 	buf     []byte
 	rest    []byte // of buf, not read yet
+	cut     bool   // the current segment became shorter than what was read of it
 }
 
 // NewReader returns a reader of the lines whose number is above after.
@@ -32,6 +33,14 @@ func NewReader(path string, after uint64) *Reader { return &Reader{path: path, l
 
 // Last is the number of the last line that was read.
 func (r *Reader) Last() uint64 { return r.last }
+
+// Cut reports, once each time, that the current segment became shorter than what had
+// been read of it: somebody cut it short.
+func (r *Reader) Cut() bool {
+	cut := r.cut
+	r.cut = false
+	return cut
+}
 
 // Close releases the file.
 func (r *Reader) Close() {
@@ -109,6 +118,7 @@ func (r *Reader) move() (bool, error) {
 		if same && size >= r.at {
 			return false, nil
 		}
+		r.cut = r.cut || same && size >= 0
 		if !same { // it may have grown between the last look and its end
 			n, err := r.segment.ReadAt(make([]byte, 1), r.at)
 			if n > 0 || err != nil && err != io.EOF {
@@ -190,12 +200,13 @@ func (r *Reader) startsIn(segments []string) bool {
 	return err == nil && n <= r.last+1
 }
 
-// stillAt reports whether the segment's file is the one at a path, and its size.
+// stillAt reports whether the segment's file is the one at a path, and its size; -1
+// where that cannot be told.
 func (s *Segment) stillAt(path string) (bool, int64) {
 	there, err := os.Stat(path)
 	mine, merr := s.file.Stat()
 	if err != nil || merr != nil {
-		return err != nil && !errors.Is(err, fs.ErrNotExist), 0
+		return err != nil && !errors.Is(err, fs.ErrNotExist), -1
 	}
 	return os.SameFile(there, mine), mine.Size()
 }

@@ -227,23 +227,41 @@ type Maker struct {
 	path string
 	key  Key
 	checker
+	seen  []string // the log's files when all of them were indexed as far as can be
+	reach int64    // how far the current one is
 }
 
 // NewMaker returns a maker for the log at path. It checks each file that it finds once.
 func NewMaker(path string, key Key) *Maker {
-	return &Maker{path, key, checker{key, func(string) {}, map[string]int64{}}}
+	return &Maker{path: path, key: key, checker: checker{key, func(string) {}, map[string]int64{}}}
+}
+
+// Due reports, at little cost, whether there may be something to do for [Maker.Update].
+func (m *Maker) Due() bool {
+	segments, err := audit.Segments(m.path)
+	if err != nil || !slices.Equal(segments, m.seen) {
+		return true
+	}
+	info, err := os.Stat(m.path)
+	return err == nil && info.Size()-m.reach >= stretch
 }
 
 // Update writes the index files that are missing: of segments that have ended, and
 // of the current one for each full stretch. Files that are not sound are replaced.
 // It returns how many it wrote.
 func (m *Maker) Update() (written int, err error) {
+	m.seen, m.reach = nil, 0
+	segments, err := audit.Segments(m.path)
+	if err != nil {
+		return 0, err
+	}
 	pieces, err := cover(m.path, &m.checker)
 	if err != nil {
 		return 0, err
 	}
+	reach := int64(0)
 	for _, p := range pieces {
-		if p.file != "" {
+		if reach = p.to; p.file != "" {
 			continue
 		}
 		ok, err := update(m.path, p, m.key)
@@ -252,8 +270,11 @@ func (m *Maker) Update() (written int, err error) {
 		}
 		if ok {
 			written++
+		} else {
+			reach = p.from
 		}
 	}
+	m.seen, m.reach = segments, reach
 	return written, forget(m.path, pieces)
 }
 

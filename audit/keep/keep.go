@@ -48,7 +48,16 @@ type Keeper struct {
 	index  *index.Maker
 	notary *proof.Notary // nil: not opened yet
 	told   string        // the last fault that was told
+	failed bool          // index or packing, when last tried
 }
+
+// Between two looks the keeper adds what has come to the tree, a little at a time, so
+// that a look has little to do: what takes a processor for some milliseconds is felt by
+// requests.
+const (
+	slices = 40  // of the time between two looks
+	little = 256 // lines: a third of a millisecond
+)
 
 // Start begins to look after a log.
 func Start(o Options) *Keeper {
@@ -86,12 +95,16 @@ func (k *Keeper) Close() {
 }
 
 func (k *Keeper) run(ctx context.Context) {
-	tick := time.NewTicker(k.o.Every)
+	tick := time.NewTicker(k.o.Every / slices)
 	defer tick.Stop()
-	for {
-		k.o.Behind(func() { k.tell(k.look(ctx)) })
-		if k.told == "" && k.notary != nil && k.notary.More() && ctx.Err() == nil {
-			continue // it is far behind
+	for n := 0; ; n = (n + 1) % slices {
+		if n == 0 {
+			k.tell(k.look(ctx))
+			for k.told == "" && k.notary != nil && k.notary.More() && ctx.Err() == nil { // it is far behind
+				k.tell(k.look(ctx))
+			}
+		} else if k.notary != nil {
+			_ = k.notary.Add(little) // the next look fails by the same, and tells
 		}
 		select {
 		case <-ctx.Done():
@@ -147,11 +160,27 @@ func (k *Keeper) end() {
 	}
 }
 
-// look does what is due.
+// look does what is due, and behind what requests need where that is more than a little.
 func (k *Keeper) look(ctx context.Context) error {
-	nerr := k.notarize(false)
+	var err, ierr error
+	if k.notary != nil {
+		err = k.notary.Add(little)
+	}
+	if k.notary == nil || err == nil && k.notary.More() {
+		k.o.Behind(func() { err = k.notarize(false) })
+	} else if err == nil {
+		err = k.notarize(false)
+	}
+	if k.failed || k.index.Due() {
+		k.o.Behind(func() { ierr = k.arrange(ctx) })
+		k.failed = ierr != nil
+	}
+	return errors.Join(err, ierr)
+}
+
+// arrange indexes and packs segments.
+func (k *Keeper) arrange(ctx context.Context) error {
 	_, err := k.index.Update()
-	err = errors.Join(nerr, err)
 	if !k.o.Pack || ctx.Err() != nil {
 		return err
 	}

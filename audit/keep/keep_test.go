@@ -251,12 +251,22 @@ func TestSign(t *testing.T) {
 			t.Fatalf("%d lines are signed of %d: %+v, %v", r.Signed, n*100, r.Bad, err)
 		}
 	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	late := time.After(30 * time.Second)
+	for packed := 0; packed == 0; {
+		select {
+		case <-tick.C:
+			files, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*.jsonl.zst"))
+			if packed = len(files); err != nil {
+				t.Fatal(err)
+			}
+		case <-late:
+			t.Fatal("no segment was packed")
+		}
+	}
 	k.Close()
 	if err := k.Sign(); !errors.Is(err, ErrClosed) {
 		t.Errorf("a keeper that was closed: %v", err)
-	}
-	files, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*.jsonl.zst"))
-	if err != nil || len(files) == 0 {
-		t.Errorf("no segment was packed: %v", err)
 	}
 }

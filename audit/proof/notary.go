@@ -109,20 +109,19 @@ func (n *Notary) Close() error {
 // atOnce bounds the lines of one look, which then takes about a second.
 const atOnce = 200_000
 
-// More reports whether the last look left lines for the next.
+// More reports whether the last look, or what was added since, left lines for the next.
 func (n *Notary) More() bool { return n.more }
 
-// Look adds what has come and signs where that is due, or now when asked. It returns
-// the checkpoint if it made one.
-func (n *Notary) Look(now bool) (*Checkpoint, error) {
+// Add adds what has come, at most so many lines, and signs nothing.
+func (n *Notary) Add(most int) error {
 	if n.broken != nil {
-		return nil, n.broken
+		return n.broken
 	}
 	n.more = true
-	for range atOnce {
+	for range most {
 		ok, err := n.next()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if n.more = ok; !ok {
 			break
@@ -130,6 +129,15 @@ func (n *Notary) Look(now bool) (*Checkpoint, error) {
 		if n.tree.Size()%breath == 0 {
 			runtime.Gosched()
 		}
+	}
+	return nil
+}
+
+// Look adds what has come and signs where that is due, or now when asked. It returns
+// the checkpoint if it made one.
+func (n *Notary) Look(now bool) (*Checkpoint, error) {
+	if err := n.Add(atOnce); err != nil {
+		return nil, err
 	}
 	fresh := n.tree.Size() - n.signed
 	due := now || n.o.Lines > 0 && fresh >= n.o.Lines || n.o.Every > 0 && time.Since(n.at) >= n.o.Every
@@ -157,6 +165,9 @@ const breath = 2048
 // next adds one line, if there is one. It tells where the chain does not hold.
 func (n *Notary) next() (bool, error) {
 	line, seq, err := n.reader.Next()
+	if n.reader.Cut() {
+		n.o.Altered(fmt.Sprintf("the log was cut short: lines up to %d are not in the log any more", n.tree.Size()))
+	}
 	if err == io.EOF {
 		return false, nil
 	}
