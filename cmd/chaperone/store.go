@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -33,8 +34,8 @@ func (a *app) storeMigrate() *cobra.Command {
 		Long: `Copy agents, humans, sessions, handles and sealed credentials from one store into an empty
 one, then read both and compare every entry. A store is bolt (the file in the state directory),
 bolt:FILE, or a Redis URL as in config.yaml, under the keys redis: there. Stop the proxies that
-use either of them first; then set store: to the new one. FROM stays as it is. Into a new file it
-also is the way to compact one.`,
+use either of them first; then set store: to the new one, a new file put in place of chaperone.db
+in the state directory. What FROM holds stays.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := a.settings()
 			if err != nil {
@@ -44,8 +45,12 @@ also is the way to compact one.`,
 			if err != nil {
 				return err
 			}
+			next := "set store: " + out.To
+			if file, ok := boltPath(s, out.To); ok && out.To != "bolt" {
+				next = fmt.Sprintf("put %s in place of %s and set store: bolt", file, filepath.Join(s.State, boltFile))
+			}
 			return a.print(out, func(w io.Writer) {
-				fmt.Fprintf(w, "copied %d entries and compared all of them; now set store: %s in config.yaml\n", out.Entries, out.To)
+				fmt.Fprintf(w, "copied %d entries and compared all of them; now %s in config.yaml\n", out.Entries, next)
 			})
 		},
 	}

@@ -48,6 +48,10 @@ func TestMigrate(t *testing.T) {
 		works("at-" + strings.SplitN(to, ":", 2)[0])
 		at = to
 	}
+	must(t, p.Stop())
+	if out := f.verb(0, "", "store", "migrate", "bolt", "bolt:"+filepath.Join(f.dir, "third.db")); !strings.Contains(out, "third.db in place of ") {
+		t.Errorf("what to do next is %q", out)
+	}
 }
 
 // use sets the store of a configuration, moving a file to where bolt looks for it.
