@@ -171,6 +171,9 @@ func (r *road) catchUp(ctx context.Context, k *revision.Keeper, now revision.Ent
 				err = k.Keep(e.Revision, files)
 			}
 		}
+		if errors.Is(err, revision.ErrUnknown) && e.Revision != now.Revision {
+			continue // its replica ended while it forgot it: nobody can go back to it
+		}
 		if err == nil {
 			err = k.Note(e)
 		}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"chaperone/cmd/chaperone/revision"
 	"chaperone/cmd/chaperone/settings"
@@ -40,5 +41,37 @@ func TestPromotedAlone(t *testing.T) {
 	}
 	if _, err := r.shared.kv.Load(t.Context(), "policy/standing"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("it stands still: %v", err)
+	}
+}
+
+// TestCatchUpWithoutFiles takes over what is in force where the files of an older policy
+// are gone from the store, as when a replica ended while it forgot them.
+func TestCatchUpWithoutFiles(t *testing.T) {
+	db, err := bolt.Open(filepath.Join(t.TempDir(), "db"), bolt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	board := revision.NewBoard(db)
+	files := fstest.MapFS{"chaperone/p.rego": {Data: []byte("package chaperone")}}
+	old := revision.Entry{Revision: "000000000001", Time: time.Unix(1, 0)}
+	now := revision.Entry{Revision: "000000000002", Time: time.Unix(2, 0)}
+	err = errors.Join(board.Record(t.Context(), files, old), board.Record(t.Context(), files, now))
+	if err = errors.Join(err, db.Delete(t.Context(), "policyfiles/"+old.Revision)); err != nil {
+		t.Fatal(err)
+	}
+	r := &road{shared: &shared{board: board}}
+	k := revision.New(t.TempDir())
+	if err := r.catchUp(t.Context(), k, now); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Files(now.Revision); err != nil {
+		t.Error(err)
+	}
+	if list, err := k.History(); err != nil || len(list) != 1 {
+		t.Errorf("%v, %v", list, err)
+	}
+	if err := errors.Join(db.Delete(t.Context(), "policyfiles/"+now.Revision), r.catchUp(t.Context(), revision.New(t.TempDir()), now)); !errors.Is(err, revision.ErrUnknown) {
+		t.Errorf("what is in force is gone: %v", err)
 	}
 }
