@@ -19,8 +19,9 @@ const (
 	maxTokens     = 15000
 	maxRoots      = 64
 	maxBatch      = 10
-	maxSelections = 1000 // of root fields and fragments, opened
-	maxNesting    = 64   // of selections
+	maxSelections = 1000    // of root fields and fragments, opened
+	maxNesting    = 64      // of selections
+	maxLiterals   = 1 << 16 // in arguments, those of a default anew each time that it counts
 )
 
 // graphQL names every root field that a GraphQL request would run, as
@@ -221,7 +222,7 @@ func (w *rootsWalk) document(d document, get bool) string {
 		if op.Operation == ast.Subscription || get && op.Operation != ast.Query || !shallow(op.SelectionSet, maxNesting) {
 			return "graphql"
 		}
-		w.vars = variables{given: d.variables, declared: op.VariableDefinitions}
+		w.vars.given, w.vars.declared = d.variables, op.VariableDefinitions
 		if why := w.fields(doc, op, op.SelectionSet, nil); why != "" {
 			return why
 		}

@@ -14,7 +14,8 @@ import (
 type variables struct {
 	given    map[string]any
 	declared ast.VariableDefinitionList
-	odd      bool // a literal was met that servers read in different ways
+	odd      bool // a literal was met that servers read in different ways, or too many
+	read     int  // how many literals
 }
 
 // readVariables reads the member variables of an envelope. A text is none: some servers
@@ -40,9 +41,16 @@ func (o *operation) targets(f *ast.Field, vars *variables) (params []policy.Para
 		if more, ok = idsOf(name, v, ok); ok {
 			params = append(params, more...)
 		}
+		ok = ok && len(params) <= maxRoots
 	}
-	for _, a := range f.Arguments {
+	if len(f.Arguments) > maxRoots {
+		return nil, false
+	}
+	for i, a := range f.Arguments {
 		v := vars.value(a.Value, 0)
+		if f.Arguments.ForName(a.Name) != f.Arguments[i] || !ok || vars.odd { // of two of a name, servers take either
+			return nil, false
+		}
 		take(a.Name, v)
 		object, isObject := v.(map[string]any)
 		if !isObject {
@@ -66,6 +74,9 @@ func idsOf(name string, v any, ok bool) ([]policy.Param, bool) {
 		const exact = 1 << 53
 		return []policy.Param{{Name: name, Value: strconv.FormatFloat(v, 'f', -1, 64)}}, ok && v == math.Trunc(v) && math.Abs(v) < exact
 	case []any:
+		if len(v) > maxRoots {
+			return nil, false
+		}
 		var all []policy.Param
 		for _, x := range v {
 			if _, list := x.([]any); list {
@@ -100,8 +111,10 @@ type noName struct{}
 
 // value reads a literal, in which variables may stand.
 func (vars *variables) value(v *ast.Value, depth int) any {
-	if v == nil || depth > maxNesting {
+	if vars.read++; v == nil || depth > maxNesting || vars.read > maxLiterals {
 		vars.odd = true
+	}
+	if vars.odd {
 		return nil
 	}
 	switch v.Kind {
