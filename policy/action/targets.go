@@ -46,9 +46,9 @@ func (o *operation) targets(f *ast.Field, vars *variables) (params []policy.Para
 	if len(f.Arguments) > maxRoots {
 		return nil, false
 	}
-	for i, a := range f.Arguments {
+	for _, a := range f.Arguments { // of two of a name, servers take either
 		v := vars.value(a.Value, 0)
-		if f.Arguments.ForName(a.Name) != f.Arguments[i] || !ok || vars.odd { // of two of a name, servers take either
+		if !ok || vars.odd {
 			return nil, false
 		}
 		take(a.Name, v)
