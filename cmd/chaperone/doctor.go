@@ -152,6 +152,12 @@ func (f *findings) policy(s *settings.Settings) {
 		return
 	}
 	f.ok("catalogue names %d services", len(catalogue.Services()))
+	if engine == nil {
+		return
+	}
+	if _, err := denied(s, engine, catalogue); err != nil {
+		f.broken(problem.Of(err).Hint, "policy: the proxy does not start with it: %v", err)
+	}
 }
 
 func (f *findings) state(s *settings.Settings) {

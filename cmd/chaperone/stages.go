@@ -93,11 +93,8 @@ func (r *road) firstPolicy(ctx context.Context) error {
 // has: one that lost an action must not keep the proxy from starting. What was to be
 // denied and is not must.
 func (r *road) noteStart() error {
-	files, err := liveFiles(r.s)
+	files, err := denied(r.s, r.engine, r.catalogue.Load())
 	if err != nil {
-		return err
-	}
-	if err := grantsExist(r.engine, r.catalogue.Load(), files, true); err != nil {
 		return err
 	}
 	for _, f := range r.engine.UnknownActions(names{r.catalogue.Load()}, grantsText(files)) {
@@ -105,6 +102,19 @@ func (r *road) noteStart() error {
 	}
 	r.noted("start")
 	return nil
+}
+
+// denied returns the files of the policy that decides, unless it denies what no catalogue
+// has.
+func denied(s *settings.Settings, e *opa.Engine, c *action.Catalogue) (fs.FS, error) {
+	files, err := liveFiles(s)
+	if err == nil {
+		err = grantsExist(e, c, files, true)
+	}
+	if pinned := keeper(s).Pinned(); err != nil && pinned != "" {
+		err = problem.Failure(err, fmt.Sprintf("promoted policy %s decides, which `chaperone policy check --policy %s` checks: have config.yaml name the services and actions that it speaks of, start, and promote another", pinned, filepath.Join(s.State, "policy", pinned)))
+	}
+	return files, err
 }
 
 func (r *road) noted(how string) {

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
 
+	"chaperone/cmd/chaperone/problem"
 	"chaperone/cmd/chaperone/revision"
 	"chaperone/cmd/chaperone/settings"
 	"chaperone/rego"
@@ -73,5 +75,37 @@ func TestCatchUpWithoutFiles(t *testing.T) {
 	}
 	if err := errors.Join(db.Delete(t.Context(), "policyfiles/"+now.Revision), r.catchUp(t.Context(), revision.New(t.TempDir()), now)); !errors.Is(err, revision.ErrUnknown) {
 		t.Errorf("what is in force is gone: %v", err)
+	}
+}
+
+// TestPromotedDeniesWhatIsGone names the promoted policy, and not that of policy.path,
+// where it denies what config.yaml does not name any more.
+func TestPromotedDeniesWhatIsGone(t *testing.T) {
+	s := settings.Default()
+	s.State = t.TempDir()
+	files := fstest.MapFS{"chaperone/grants.yaml": {Data: []byte("grants: {agents: {bot: {deny: [{actions: [mine:things/get]}]}}}\n")}}
+	for _, name := range []string{"chaperone/decision.rego", "chaperone/lib/lib.rego"} {
+		b, err := rego.FS.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = &fstest.MapFile{Data: b}
+	}
+	engine, err := loadEngine(files, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer engine.Close()
+	k := keeper(s)
+	if err := errors.Join(k.Keep(engine.Revision(), files), k.Pin(engine.Revision())); err != nil {
+		t.Fatal(err)
+	}
+	catalogue, err := loadCatalogue(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = denied(s, engine, catalogue)
+	if err == nil || !strings.Contains(problem.Of(err).Hint, "policy check --policy "+filepath.Join(s.State, "policy", engine.Revision())) {
+		t.Errorf("%v, %+v", err, problem.Of(err))
 	}
 }
