@@ -85,10 +85,9 @@ func (e *Edit) place(pairs []pair, at string) ([]pair, error) {
 	}
 	if add == "" {
 		pairs[there[0]] = newPair(at, text)
-		for _, i := range slices.Backward(there[1:]) {
-			pairs = slices.Delete(pairs, i, i+1)
-		}
-		return pairs, nil
+		after := pairs[there[0]+1:]
+		more := slices.DeleteFunc(after, func(p pair) bool { return below([]string{at}, p.path) })
+		return pairs[:len(pairs)-len(after)+len(more)], nil
 	}
 	if p := &pairs[there[0]]; len(there) == 1 && pointer(p.path) == at {
 		p.raw = name(p.raw) + "=" + url.QueryEscape(p.value+add)
@@ -147,6 +146,9 @@ func parsePairs(form string) ([]pair, error) {
 	return out, nil
 }
 
+// maxNested bounds the parts of a field's name; PHP takes 64.
+const maxNested = 64
+
 // nested takes metadata[a][] apart, as frameworks do. A name that they may read in
 // different ways is an error.
 func nested(key string) ([]string, error) {
@@ -160,7 +162,9 @@ func nested(key string) ([]string, error) {
 		if !closed || after != "" && after[0] != '[' || strings.ContainsAny(part, "[\x00") {
 			return nil, fmt.Errorf("the field %q may be read in more than one way", key)
 		}
-		path = append(path, part)
+		if path = append(path, part); len(path) > maxNested {
+			return nil, errors.New("a field is nested too deep")
+		}
 		_, rest, found = strings.Cut(after, "[")
 	}
 	return path, nil

@@ -41,6 +41,8 @@ func TestApplyForm(t *testing.T) {
 		"a space inside":       {Edit{Mask: []string{"/is_admin"}}, "is+admin=1", ""},
 		"a dot in what is set": {set("/is_admin", `false`), "is.admin[x]=1", ""},
 		"a dot elsewhere":      {Edit{Remove: []string{"/is_admin"}}, "a.b=1&is_admin=1&x[is.admin]=2", "a.b=1&x[is.admin]=2"},
+		"nested deep":          {Edit{Remove: []string{"/x"}}, "b" + strings.Repeat("[x]", 100), ""},
+		"set over many":        {set("/a", `1`), strings.Repeat("a=2&b&", 1000) + "a[x]=3", "a=1&b" + strings.Repeat("&b", 999)},
 		"semicolon":            {Edit{Remove: []string{"/admin"}}, "a=1;admin=2", ""},
 		"name that is open":    {Edit{Remove: []string{"/admin"}}, "admin[x=1", ""},
 		"name that goes on":    {Edit{Remove: []string{"/admin"}}, "admin[x]y=1", ""},
