@@ -52,6 +52,7 @@ func run(args []string) error {
 	smoke := f.Bool("smoke", false, "one short round: does it work at all; no run may be far behind the yardstick")
 	bad := f.Bool("trouble", false, "instead: latency with trouble beside it, the program's and the yardstick's")
 	count := f.Bool("calls", false, "instead: system calls of a request, the program's and the yardstick's; needs perf and root")
+	keepers := f.Bool("stores", false, "instead: the program's added latency with its store in bbolt and in Redis, in turn")
 	others := f.Bool("peers", false, "also mitmproxy (mitmdump) and squid with ssl-bump, where they are installed")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -75,6 +76,10 @@ func run(args []string) error {
 			return err
 		}
 		return underTrouble(limited(b.roads, o), dir, o)
+	}
+	if *keepers {
+		onRedis(ctx, b)
+		return underStores(limited(b.roads, o), o)
 	}
 	if *count {
 		return systemCalls(limited(b.roads, o), o)
