@@ -56,7 +56,7 @@ func CheckHMAC(settings map[string]string) error {
 		_, err = kind.place(&c)
 	}
 	if err == nil {
-		_, err = openHMAC(&opening{k: &kept{Credential: c}, secret: NewSecret([]byte(`{"key_id":"id","secret":"00"}`))})
+		_, err = openHMAC(&opening{k: &kept{Credential: c}, secret: NewSecret([]byte(`{"key_id":"id","secret":"0000"}`))})
 	}
 	return err
 }

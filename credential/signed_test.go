@@ -226,3 +226,17 @@ func BenchmarkAWS(b *testing.B) {
 		}
 	}
 }
+
+// TestCheckHMAC: a description may have any of the encodings of a key, which it does not
+// hold.
+func TestCheckHMAC(t *testing.T) {
+	for encoding, want := range map[string]bool{"": true, "raw": true, "hex": true, "base64": true, "base32": false} {
+		settings := map[string]string{"string": "{method}", "set": "header:X-Key={key},header:X-Sign={signature}"}
+		if encoding != "" {
+			settings["key_encoding"] = encoding
+		}
+		if err := CheckHMAC(settings); (err == nil) != want {
+			t.Errorf("key_encoding %q: %v", encoding, err)
+		}
+	}
+}
