@@ -11,8 +11,8 @@ import (
 )
 
 // A file never shrinks by itself: what is deleted leaves free pages behind. It is
-// written anew when it is opened with compactFrom bytes or more of which compactShare
-// or more are free.
+// written anew when it is opened with compactFrom bytes or more and compactShare or more
+// of its pages are free.
 const (
 	compactFrom  = 8 << 20
 	compactShare = 0.5
@@ -31,7 +31,11 @@ func (s *Store) compact(path string, wait time.Duration) error {
 	info, err := os.Stat(path)
 	pages := s.db.Stats()
 	free := int64(pages.FreePageN+pages.PendingPageN) * int64(s.db.Info().PageSize)
-	if err != nil || info.Size() < compactFrom || float64(free) < compactShare*float64(info.Size()) {
+	var used int64 // without the end, which the file has ahead of its pages
+	if err == nil {
+		err = s.db.View(func(tx *bbolt.Tx) error { used = tx.Size(); return nil })
+	}
+	if err != nil || info.Size() < compactFrom || float64(free) < compactShare*float64(used) {
 		return err
 	}
 	if path, err = filepath.EvalSymlinks(path); err != nil {

@@ -201,6 +201,6 @@ func TestCompactKeepsTheOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	if is := info.Sys().(*syscall.Stat_t); is.Uid != 1234 || is.Gid != 1235 || info.Size() >= before {
-		t.Errorf("%d bytes, %d:%d", info.Size(), is.Uid, is.Gid)
+		t.Errorf("%d bytes became %d, of %d:%d", before, info.Size(), is.Uid, is.Gid)
 	}
 }
