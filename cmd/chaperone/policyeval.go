@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -84,6 +85,9 @@ func (a *app) explain(ctx context.Context, q *asked, args []string) (*opa.Explan
 		return nil, err
 	}
 	defer engine.Close()
+	if pinned := keeper(s).Pinned(); q.policy == "" && pinned != "" && pinned != engine.Revision() {
+		fmt.Fprintf(a.stderr, "chaperone: note: promoted policy %s decides; this asks policy.path, and --policy %s that one\n", pinned, filepath.Join(s.State, "policy", pinned))
+	}
 	if q.input != "" {
 		b, err := a.readInput(q.input)
 		if err != nil {
