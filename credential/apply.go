@@ -115,6 +115,9 @@ func (v *Vault) Swap(ctx context.Context, permit *policy.Permit, p *Presented, o
 		}
 		p.handle.uses.Add(1)
 	}
+	if p.beside != nil {
+		return v.applyBoth(ctx, how, p, out)
+	}
 	if err := how.apply(ctx, p.in(out)); err != nil {
 		return v.troubled(p.cred, err)
 	}

@@ -72,6 +72,7 @@ type Presented struct {
 	cred   *kept
 	spot
 	more   []spot   // where else the handle stands, for kinds that have several places
+	beside *party   // another handle with which it belongs together
 	was    []string // the field as it was, for kinds that mint tokens
 	token  *token   // with which the request went out, for kinds that mint them
 	signed *signed  // the agent's own signature, for kinds that sign
@@ -362,9 +363,11 @@ func (v *Vault) take(p *Presented, r *Request, s spot) error {
 func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot) error {
 	k := h.cred.Load()
 	traded := r.trades(h, k)
-	if p.handle != nil && (p.handle != h || k == nil || k.Kind != KindSeveral && !traded) {
+	joins := p.handle != nil && p.handle != h && k != nil && !traded && p.joins(r, h)
+	if p.handle != nil && !joins && (p.handle != h || k == nil || k.Kind != KindSeveral && !traded) {
 		return ErrAmbiguousCredential
 	}
+	print, public := p.Fingerprint, p.Credential // of the first, where this is the second
 	p.Fingerprint = v.printOf(h, body)
 	if k != nil {
 		p.Credential = &k.public
@@ -382,7 +385,13 @@ func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot)
 	case !r.Places.has(s.place) && k.place != s.place:
 		return fmt.Errorf("%w: %s", ErrHandlePlace, s.place.kind)
 	}
-	if p.handle != nil {
+	switch {
+	case joins:
+		if p.join(h, k, s); p.handle != h {
+			p.Fingerprint, p.Credential = print, public
+		}
+		return nil
+	case p.handle != nil:
 		p.more = append(p.more, s)
 		return nil
 	}

@@ -200,7 +200,7 @@ func (x *exchange) refuse(err error) {
 	p.Detail = detail(f, err, reasons)
 	h := x.w.Header()
 	clear(h)
-	h.Set("Content-Type", mediaType(field(x.r.Header, "Accept")))
+	h.Set("Content-Type", mediaType(x.r))
 	h.Set("Cache-Control", "no-store")
 	h.Set("Chaperone-Decision", decided+"; id="+x.rec.ID)
 	if f.status == http.StatusProxyAuthRequired {
@@ -258,8 +258,12 @@ func field(h http.Header, name string) []string {
 
 // mediaType is that of a problem, or plain JSON for an agent that accepts JSON and
 // not that (RFC 9110 section 12.5.1): its SDK would take the body for bytes.
-func mediaType(accept []string) string {
+func mediaType(r *http.Request) string {
 	const problem, plain = "application/problem+json", "application/json"
+	accept := field(r.Header, "Accept")
+	if ofGaxios(r) {
+		return plain
+	}
 	if len(accept) == 0 {
 		return problem
 	}

@@ -363,12 +363,16 @@ func TestRefusalsAreNegotiated(t *testing.T) {
 		"": "application/problem+json", "*/*": "application/problem+json", "text/html": "application/problem+json", "application/json, */*": "application/problem+json",
 		"application/vnd.github.v3+json": "application/json", "application/json": "application/json", "application/problem+json, application/json": "application/problem+json",
 	} {
-		var list []string
+		h := http.Header{}
 		if accept != "" {
-			list = []string{accept}
+			h.Set("Accept", accept)
 		}
-		if got := mediaType(list); got != want {
+		if got := mediaType(&http.Request{Header: h}); got != want {
 			t.Errorf("%q: got %s, want %s", accept, got, want)
+		}
+		h.Set("User-Agent", "google-api-nodejs-client/22.0.1 (gzip)")
+		if got := mediaType(&http.Request{Header: h}); got != "application/json" {
+			t.Errorf("%q: Google's library for Node gets %s", accept, got)
 		}
 	}
 }

@@ -38,6 +38,13 @@ func ofSlack(r *http.Request) bool {
 	return strings.Contains(strings.Join(field(r.Header, "User-Agent"), ""), "@slack:web-api/")
 }
 
+// ofGaxios reports whether a request comes from Google's libraries for Node, by the name
+// that they give themselves: they look into a body that is application/json, and take one
+// that is a problem's for a file.
+func ofGaxios(r *http.Request) bool {
+	return strings.Contains(strings.Join(field(r.Header, "User-Agent"), ""), "google-api-nodejs-client/")
+}
+
 // shapeFor is the shape of one request's refusal.
 func shapeFor(shape string, r *http.Request, host string) string {
 	if shape == "slack" && ofSlack(r) {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"chaperone/credential"
@@ -207,6 +208,80 @@ func TestRefreshTokensThatWereHandedOut(t *testing.T) {
 	seen := d.received()
 	if a := seen[len(seen)-1].Header.Get("Authorization"); a != "Bearer real-access-token-2" {
 		t.Errorf("%d; the service got %q", resp.StatusCode, a)
+	}
+}
+
+// TestRefreshTokensWithTheirClient has a client show who it is beside the refresh token
+// that it got, each by its handle, in whichever order and place; two handles that do not
+// belong together are not sent.
+func TestRefreshTokensWithTheirClient(t *testing.T) {
+	d := newRoad(t)
+	trading(t, d)
+	d.gate.Use(allows{})
+	for _, id := range []string{"app", "other"} {
+		check(t, d.vault.Add(t.Context(), credential.Credential{ID: id, Service: "acme-login", Owner: "org", Kind: credential.KindBody}, credential.NewSecret([]byte(canary+"-"+id))))
+	}
+	var err error
+	d.session, err = d.dir.CreateSession(t.Context(), identity.Spec{Agent: "bot", Credentials: []string{"app", "other"}})
+	check(t, err)
+	app, other := d.session.Handles["app"], d.session.Handles["other"]
+	c := d.client(false)
+	var got atomic.Value // what the endpoint received last
+	d.serve = func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		got.Store(r.Header.Get("Authorization") + " " + string(b))
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"access_token":"real-access-token","refresh_token":"real-refresh-token"}`)
+	}
+	_, answer, said := d.form(c, "/token", nil, url.Values{"code": {"c"}, "client_secret": {app}})
+	refresh, _ := answer["refresh_token"].(string)
+	if b := got.Load(); b != " client_secret="+canary+"-app&code=c" || !credential.IsHandle(refresh) {
+		t.Fatalf("the endpoint received %q, and the agent %s", b, said)
+	}
+	send := func(text, user string) (int, string) {
+		status, _, said := d.form(c, "/token", func(r *http.Request) {
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+			if user != "" {
+				r.SetBasicAuth("id", user)
+			}
+		}, nil)
+		return status, said
+	}
+	for _, tc := range []struct{ name, text, user, want string }{
+		{"the secret first", "client_secret=" + app + "&a=b&refresh_token=" + refresh, "", " client_secret=" + canary + "-app&a=b&refresh_token=real-refresh-token"},
+		{"the secret last", "refresh_token=" + refresh + "&client_secret=" + app + "&a=b", "", " refresh_token=real-refresh-token&client_secret=" + canary + "-app&a=b"},
+		{"Basic", "refresh_token=" + refresh, app, basicAuth("id", canary+"-app") + " refresh_token=real-refresh-token"},
+	} {
+		status, said := send(tc.text, tc.user)
+		if status != 200 || strings.Contains(said, "real") {
+			t.Fatalf("%s: %d %s", tc.name, status, said)
+		}
+		if b := got.Load(); b != tc.want {
+			t.Errorf("%s: the endpoint received %q", tc.name, b)
+		}
+	}
+	all := d.records(4)
+	if x := all[3].Decision; !strings.HasPrefix(x.Credential.ID, "app.given-") || strings.Contains(string(x.Raw), canary) {
+		t.Errorf("record %s", x.Raw)
+	}
+	before := len(d.received())
+	for name, text := range map[string]string{
+		"another client":   "refresh_token=" + refresh + "&client_secret=" + other,
+		"twice the secret": "client_secret=" + app + "&client_secret=" + app + "&refresh_token=" + refresh,
+		"three":            "client_secret=" + app + "&refresh_token=" + refresh + "&assertion=" + other,
+		"two clients":      "client_secret=" + app + "&assertion=" + other,
+	} {
+		if status, said := send(text, ""); status != 400 && status != 403 || !strings.Contains(said, "more than one credential") {
+			t.Errorf("%s: %d %s", name, status, said)
+		}
+	}
+	if n := len(d.received()); n != before {
+		t.Errorf("%d requests were forwarded", n-before)
+	}
+	_, err = d.vault.Revoke(t.Context(), func(h *credential.Handle) bool { return h.Credential == "app" })
+	check(t, err)
+	if status, said := send("refresh_token="+refresh, ""); status != 403 || !strings.Contains(said, "revoked") {
+		t.Errorf("revoked: %d %s", status, said)
 	}
 }
 
