@@ -96,13 +96,14 @@ func (v *Vault) revoke(ctx context.Context, hit []*Handle) (int, error) {
 	for _, h := range hit {
 		h.cut()
 	}
-	var errs error
-	for _, h := range hit {
-		if err := v.forget(ctx, h); err != nil {
-			errs = fmt.Errorf("forgetting handles: %w", err)
-		}
+	return len(hit), v.forgetAll(ctx, hit)
+}
+
+func (v *Vault) forgetAll(ctx context.Context, hit []*Handle) error {
+	if err := store.Together(hit, func(h *Handle) error { return v.forget(ctx, h) }); err != nil {
+		return fmt.Errorf("forgetting handles: %w", err)
 	}
-	return len(hit), errs
+	return nil
 }
 
 // forget deletes a handle from the store: it is not known after a restart, and so
@@ -126,11 +127,7 @@ func (v *Vault) Settle(ctx context.Context) error {
 		left = append(left, h)
 	}
 	v.mu.RUnlock()
-	var errs error
-	for _, h := range left {
-		errs = errors.Join(errs, v.forget(ctx, h))
-	}
-	return errs
+	return v.forgetAll(ctx, left)
 }
 
 // Sweep forgets handles that expired an hour before now.

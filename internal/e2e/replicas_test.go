@@ -2,449 +2,310 @@ package e2e
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net/http"
-	"net/url"
-	"os"
-	"path/filepath"
+	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
 
-	"chaperone/certs"
 	"chaperone/internal/testkit"
 )
 
-var bigReplicas = flag.Bool("replicas", false, "run the replicas under 500 requests a second and 200 open streams")
-
-// fleet is several replicas, each with its own way to one Redis, and one service.
-type fleet struct {
-	t        *testing.T
-	dir      string
-	service  *testkit.Service
-	arrived  sync.Map // session/n -> time of arrival
-	streams  sync.Map // session -> *atomic.Int64, unix nanoseconds of the last piece of a stream that was seen
-	closed   sync.Map // of WebSockets: any name -> the code with which they were closed
-	replicas []*testkit.Program
-	ways     []*testkit.Faulty
-	roots    *x509.CertPool
-	stale    time.Duration
-}
-
-// member is one session, with the token and handle of its agent.
-type member struct {
-	Session, Token string
-	Handles        map[string]string
-}
-
-const fleetServices = `services:
-  - {service: acme, hosts: [acme.example.com], env: [ACME_TOKEN], places: [bearer], paths: {"/{path+}": {GET: read read, POST: write write}}}
-`
-
-const fleetGrants = `grants:
-  agents: {bot: {allow: [{actions: ["acme:*"]}], raw: [{hosts: [wild.example.com], methods: [CONNECT], path_prefix: /}]}}
-  humans: {"*": {allow: [{actions: ["*:*"]}], raw: [{hosts: [wild.example.com], methods: [CONNECT], path_prefix: /}]}}
-`
-
-// assembleFleet starts the service and n replicas. url makes the store's address of that
-// of a way to Redis; without one of the latter it is the same for all.
-func assembleFleet(t *testing.T, n int, redisAddr string, stale time.Duration, url func(way string) string) *fleet {
-	t.Helper()
-	f := &fleet{t: t, dir: t.TempDir(), stale: stale, roots: x509.NewCertPool()}
-	bin, err := testkit.Build(t.Context(), f.dir)
-	must(t, err)
-	ca, err := certs.Open(filepath.Join(f.dir))
-	must(t, err)
-	f.roots.AppendCertsFromPEM(ca.PEM())
-	f.service, err = testkit.Serve(ca, http.HandlerFunc(f.serve))
-	must(t, err)
-	t.Cleanup(func() { f.service.Close() })
-	must(t, os.WriteFile(filepath.Join(f.dir, "key"), []byte(strings.Repeat("k", 32)), 0o600))
-	wilds := f.serveWild()
-	for i := range n {
-		way := ""
-		if redisAddr != "" {
-			p, err := testkit.NewFaulty(redisAddr)
-			must(t, err)
-			t.Cleanup(p.Close)
-			f.ways, way = append(f.ways, p), p.Addr()
-		}
-		store, peers := url(way), ""
-		if store != "bolt" { // with a file of its own a replica has no peers
-			peers = ", peers: 127.0.0.1:0"
-		}
-		dir := filepath.Join(f.dir, fmt.Sprint(i))
-		must(t, os.Mkdir(dir, 0o700))
-		p, err := testkit.Start(t.Context(), testkit.ProgramOptions{
-			Bin: bin, Dir: dir, Resolve: map[string]string{"acme.example.com": f.service.Addr(), wild: wilds}, Roots: ca.PEM(), Grants: fleetGrants,
-			Log:    peers,
-			Config: fmt.Sprintf("%sunknown_hosts: tunnel\nstore: %s\nstore_stale: %v\nkey: {file: ../key}\nca: {cert: ../ca.pem, key: ../ca.key}\ndrain: 2s\n", fleetServices, store, stale),
-		})
-		must(t, err)
-		t.Cleanup(p.Kill)
-		f.replicas = append(f.replicas, p)
-	}
-	f.verb(0, "", "agent", "add", "bot", "--owner", "o@example.com")
-	f.verb(n-1, "acme-secret", "credential", "add", "acme", "--service", "acme", "--owner", "org", "--kind", "bearer", "--from-stdin")
-	return f
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// serve notes /once/SESSION/N, and ticks without end under /stream/SESSION.
-func (f *fleet) serve(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Authorization") != "Bearer acme-secret" {
-		w.WriteHeader(http.StatusUnauthorized)
-		return
-	}
-	kind, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	f.arrived.Store(rest, time.Now())
-	session, _, _ := strings.Cut(rest, "/")
-	switch kind {
-	case "once":
-		return
-	case "upload":
-		f.takeUpload(r, session)
-		return
-	case "socket":
-		f.takeSocket(w, r, session)
-		return
-	}
-	w.Header().Set("Content-Type", "text/event-stream")
-	testkit.Tick(r.Context(), func(int) error {
-		_, err := io.WriteString(w, "data: x\n\n")
-		return errors.Join(err, http.NewResponseController(w).Flush())
-	})
-}
-
-func (f *fleet) verb(i int, stdin string, args ...string) string {
-	f.t.Helper()
-	r, err := f.replicas[i].Run(f.t.Context(), stdin, nil, args...)
-	if err != nil || r.Code != 0 {
-		f.t.Fatalf("replica %d: chaperone %s: %v, code %d\n%s%s", i, strings.Join(args, " "), err, r.Code, r.Out, r.Err)
-	}
-	return r.Out
-}
-
-func (f *fleet) member(i int) member {
-	f.t.Helper()
-	var m member
-	must(f.t, json.Unmarshal([]byte(f.verb(i, "", "session", "create", "--agent", "bot", "--human", human, "--credential", "acme", "--format", "json")), &m))
-	return m
-}
-
-func (f *fleet) client(i int, m member) *http.Client {
-	tr := &http.Transport{
-		Proxy:           http.ProxyURL(&url.URL{Scheme: "http", Host: f.replicas[i].Addr, User: url.UserPassword("bot", m.Token)}),
-		TLSClientConfig: &tls.Config{RootCAs: f.roots, MinVersion: tls.VersionTLS12},
-	}
-	f.t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr}
-}
-
-// ask sends one request and returns its status, 407 for a tunnel that was refused.
-func ask(ctx context.Context, c *http.Client, m member, path string) int {
-	return askWithin(ctx, 10*time.Second, c, m, path)
-}
-
-func askWithin(ctx context.Context, d time.Duration, c *http.Client, m member, path string) int {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://acme.example.com"+path, nil)
-	if err != nil {
-		return 0
-	}
-	r.Header.Set("Authorization", "Bearer "+m.Handles["acme"])
-	resp, err := c.Do(r)
-	if err != nil {
-		for status, text := range map[int]string{407: "Proxy Authentication Required", 503: "Service Unavailable"} {
-			if strings.Contains(err.Error(), text) {
-				return status
-			}
-		}
-		return 0
-	}
-	defer resp.Body.Close()
-	io.Copy(io.Discard, resp.Body)
-	return resp.StatusCode
-}
-
-// load keeps asking on all replicas in each member's name, until ctx is done.
-func (f *fleet) load(ctx context.Context, members []member, every time.Duration) *sync.WaitGroup {
-	var all sync.WaitGroup
-	for _, m := range members {
-		for i := range f.replicas {
-			c := f.client(i, m)
-			all.Go(func() {
-				tick := time.NewTicker(every)
-				defer tick.Stop()
-				for n := 0; ctx.Err() == nil; n++ {
-					ask(ctx, c, m, fmt.Sprintf("/once/%s/%d-%d", m.Session, i, n))
-					select {
-					case <-ctx.Done():
-					case <-tick.C:
-					}
-				}
-			})
-		}
-	}
-	return &all
-}
-
-// pace counts commands that Redis was sent and requests that the service got, a second.
-func (f *fleet) pace(r *testkit.Redis, d time.Duration) (commands, requests float64) {
-	f.t.Helper()
-	count := func() (sent, got float64) {
-		sent, err := r.Commands(f.t.Context())
-		must(f.t, err)
-		f.arrived.Range(func(any, any) bool { got++; return true })
-		return sent, got
-	}
-	began := time.Now()
-	sent, got := count()
-	<-time.After(d)
-	sent2, got2 := count()
-	took := time.Since(began).Seconds()
-	return (sent2 - sent) / took, (got2 - got) / took
-}
-
-// last is the last moment at which the service saw something of a session.
-func (f *fleet) last(m member) (at time.Time) {
-	f.arrived.Range(func(k, v any) bool {
-		if strings.HasPrefix(k.(string), m.Session) && v.(time.Time).After(at) {
-			at = v.(time.Time)
-		}
-		return true
-	})
-	if v, ok := f.streams.Load(m.Session); ok {
-		if s := time.Unix(0, v.(*atomic.Int64).Load()); s.After(at) {
-			at = s
-		}
-	}
-	return at
-}
-
-// gone checks that nothing of a session was seen later than so long after a moment.
-func (f *fleet) gone(m member, revoked time.Time, bound time.Duration, what string) {
-	f.t.Helper()
-	if late := f.last(m).Sub(revoked); late > bound {
-		f.t.Errorf("%s: the service saw something %v after the revocation, the bound is %v", what, late, bound)
-	}
-}
-
-// tally compares what the service saw with what all records together say: each has what
-// the other has. A record is in the file a moment after its answer.
-func (f *fleet) tally() {
-	f.t.Helper()
-	within(f.t, 30*time.Second, "a record of everything that the service saw", func() bool {
-		allowed, _ := f.written()
-		all, n := true, 0
-		f.arrived.Range(func(k, _ any) bool {
-			n++
-			all = all && allowed[k.(string)]
-			return true
-		})
-		if n == 0 {
-			f.t.Fatal("the service saw nothing at all")
-		}
-		return all
-	})
-	_, answered := f.written()
-	for k := range answered {
-		if _, ok := f.arrived.Load(k); !ok {
-			f.t.Errorf("a record says that the service answered %s, which it never saw", k)
-		}
-	}
-}
-
-// written are the requests that the records of all replicas say were allowed, and those
-// that they say the service answered.
-func (f *fleet) written() (allowed, answered map[string]bool) {
-	f.t.Helper()
-	allowed, answered = map[string]bool{}, map[string]bool{}
-	for i, p := range f.replicas {
-		records, err := p.Records()
-		if err != nil {
-			f.t.Fatalf("replica %d: %v", i, err)
-		}
-		byID := map[string]string{}
-		for _, r := range records {
-			switch {
-			case r.Event == "decision" && r.Decision.Result == "allow" && r.Request.Path != "":
-				_, rest, _ := strings.Cut(strings.TrimPrefix(r.Request.Path, "/"), "/")
-				allowed[rest], byID[r.ID] = true, rest
-			case r.Event == "outcome" && r.Outcome.Status != 0 && byID[r.ID] != "":
-				answered[byID[r.ID]] = true
-			}
-		}
-	}
-	return allowed, answered
-}
-
-// within waits for something that must come in time.
-func within(t *testing.T, d time.Duration, what string, done func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("%s: not within %v", what, d)
-		case <-tick.C:
-		}
-	}
-}
-
-func startRedis(t *testing.T) *testkit.Redis {
-	t.Helper()
-	r, err := testkit.StartRedis(t.Context(), testkit.RedisOptions{Dir: t.TempDir(), Args: []string{"--appendonly", "yes", "--appendfsync", "always"}})
-	if errors.Is(err, testkit.ErrNoRedis) {
-		t.Skip(err)
-	}
-	must(t, err)
-	t.Cleanup(r.Close)
-	return r
-}
+var bigReplicas = flag.Bool("replicas", false, "run the replicas under 500 requests a second and 200 open streams, on one Redis and on a group")
 
 // TestReplicas has three replicas serve sessions and streams while sessions are
-// revoked and the way to Redis, or Redis itself, is cut, killed and emptied.
+// revoked and the way to Redis, or Redis itself, is cut, killed, failed over and emptied.
 func TestReplicas(t *testing.T) {
 	if testing.Short() {
 		t.Skip("three programs and a server take some seconds")
 	}
-	r := startRedis(t)
-	const stale = 3 * time.Second
-	f := assembleFleet(t, 3, r.Addr, stale, func(way string) string { return "redis://" + way + "/0" })
-	count, every, streams := 4, 100*time.Millisecond, 2*len(kinds)
+	t.Run("one server", func(t *testing.T) {
+		r := startRedis(t)
+		const stale = 3 * time.Second
+		f := assembleFleet(t, 3, r.Addr, stale, func(way string) string { return "redis://" + way + "/0" })
+		underTrouble(f, []*testkit.Redis{r}, func(tr *trial) { tr.killed(r) })
+	})
+	if !*bigReplicas {
+		return
+	}
+	t.Run("a group", func(t *testing.T) {
+		g := startGroup(t, testkit.StartSentinel)
+		f := assemble(t, 3, 10*time.Second, func(int) (way, string) { return throughWays(t, g) }, nil)
+		underTrouble(f, g.Servers, func(tr *trial) { tr.failedOver(g) })
+	})
+}
+
+func startGroup(t *testing.T, start func(context.Context, string) (*testkit.RedisGroup, error)) *testkit.RedisGroup {
+	t.Helper()
+	g, err := start(t.Context(), t.TempDir())
+	if errors.Is(err, testkit.ErrNoRedis) {
+		t.Skip(err)
+	}
+	must(t, err)
+	t.Cleanup(g.Close)
+	return g
+}
+
+// throughWays makes a replica's ways to a sentinel and to all servers that it may name:
+// what it says of their ports is what they are on the way.
+func throughWays(t *testing.T, g *testkit.RedisGroup) (way, string) {
+	t.Helper()
+	sentinel := faulty(t, g.Sentinel.Addr)
+	w := way{sentinel}
+	for _, r := range g.Servers {
+		p := faulty(t, r.Addr)
+		_, from, _ := net.SplitHostPort(r.Addr)
+		_, to, _ := net.SplitHostPort(p.Addr())
+		must(t, sentinel.Translate(from, to))
+		w = append(w, p)
+	}
+	return w, "redis+sentinel://" + sentinel.Addr() + "/main"
+}
+
+// trial is a fleet under load, with streams open.
+type trial struct {
+	*fleet
+	servers []*testkit.Redis
+	members []member
+	dead    []dead
+	ctx     context.Context
+}
+
+// dead is a session of which the service must see nothing later than bound after a moment.
+type dead struct {
+	m     member
+	since time.Time
+	bound time.Duration
+	what  string
+}
+
+// underTrouble goes through everything that may happen to sessions and to the store; then
+// is what happens to its servers.
+func underTrouble(f *fleet, servers []*testkit.Redis, then func(*trial)) {
+	t := f.t
+	count, every, streams := 5, 100*time.Millisecond, 2*len(kinds)
 	if *bigReplicas {
 		count, every, streams = 10, 60*time.Millisecond, 200
 	}
-	var members []member
-	for i := range count {
-		members = append(members, f.member(i%3))
-	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	var ended [2][]<-chan struct{}
-	for i := range streams {
-		ended[i%2] = append(ended[i%2], f.open(ctx, kinds[i/2%len(kinds)], i%3, members[i%2]))
+	tr := &trial{fleet: f, servers: servers, ctx: ctx}
+	for i := range count {
+		tr.members = append(tr.members, f.member(i%3))
 	}
-	loaded := f.load(ctx, members, every)
-
-	// The store is not asked for the sake of a request.
-	commands, requests := f.pace(r, 2*time.Second)
-	t.Logf("%.0f requests and %.0f commands of Redis a second", requests, commands)
-	if commands > 60 { // those by which three replicas watch and tell of themselves
-		t.Errorf("%.0f commands a second for %.0f requests", commands, requests)
-	}
-
-	// Revoked on one, it is dead on all, in mid-stream.
-	revoked := time.Now()
-	out := f.verb(1, "", "revoke", "--session", members[0].Session, "--reason", "test")
-	took, done := time.Since(revoked), time.Now()
-	if strings.Count(out, "in force on") != 3 || strings.Contains(out, "NOT") {
-		t.Errorf("revoke printed %q", out)
-	}
-	allEnd(t, ended[0], "revoked")
-	f.partings(websocket.StatusPolicyViolation)
-	for i := range f.replicas {
-		if got := ask(ctx, f.client(i, members[0]), members[0], "/once/x/0"); got != 407 {
-			t.Errorf("replica %d answers %d", i, got)
-		}
-	}
-	t.Logf("revoke returned after %v; the last that the service saw came %v after it began", took, f.last(members[0]).Sub(revoked))
-
-	// The third is cut off: it goes on for a while, makes nothing new, then refuses.
-	f.ways[2].Hold()
-	cut := time.Now()
-	if got, err := f.replicas[2].Run(ctx, "", nil, "session", "create", "--agent", "bot"); err != nil || got.Code != 1 || !strings.Contains(got.Err, "store does not answer") {
-		t.Errorf("a new session while cut off: %+v, %v", got, err)
-	}
-	out = f.verb(0, "", "revoke", "--session", members[1].Session)
-	revokedApart := time.Now()
-	if !strings.Contains(out, "NOT confirmed") {
-		t.Errorf("revoke printed %q", out)
-	}
-	within(t, 2*stale+20*time.Second, "the replica that is cut off refuses everything", func() bool {
-		return ask(ctx, f.client(2, members[2]), members[2], "/once/"+members[2].Session+"/stale") == 503
-	})
-	t.Logf("cut off, it refused everything after %v", time.Since(cut))
-	allEnd(t, ended[1], "revoked while a replica was cut off")
-	f.partings(websocket.StatusPolicyViolation, websocket.StatusTryAgainLater)
-	if _, err := f.replicas[2].Admin(ctx, "/readyz"); err == nil || !strings.Contains(err.Error(), "store_stale") {
-		t.Errorf("/readyz of a replica that refuses everything: %v", err)
-	}
-	if out := f.verb(2, "", "replicas"); !strings.Contains(out, "this one, refusing") || !strings.Contains(out, "store does not answer") {
-		t.Errorf("replicas printed %q", out)
-	}
-	f.ways[2].Heal()
-	within(t, 30*time.Second, "it is back", func() bool {
-		return ask(ctx, f.client(2, members[2]), members[2], "/once/"+members[2].Session+"/back") == 200
-	})
-	if got := ask(ctx, f.client(2, members[1]), members[1], "/once/x/1"); got != 407 {
-		t.Errorf("what was revoked meanwhile is answered with %d", got)
-	}
-
-	// Redis is killed and comes back with what it had.
-	r.Kill()
-	if got := ask(ctx, f.client(0, members[2]), members[2], "/once/"+members[2].Session+"/killed"); got != 200 {
-		t.Errorf("a moment after Redis was killed: %d", got)
-	}
-	must(t, r.Start(ctx))
-	late := f.member(0)
-	within(t, 30*time.Second, "a new session on another replica", func() bool {
-		return ask(ctx, f.client(1, late), late, "/once/"+late.Session+"/new") == 200
-	})
-	for i := range f.replicas {
-		within(t, 30*time.Second, "all are back", func() bool {
-			return ask(ctx, f.client(i, late), late, fmt.Sprintf("/once/%s/back%d", late.Session, i)) == 200
-		})
-		for _, m := range members[:2] {
-			if got := ask(ctx, f.client(i, m), m, "/once/x/2"); got != 407 {
-				t.Errorf("replica %d: what was revoked is answered with %d", i, got)
-			}
-		}
-	}
-
-	// And emptied: nobody is known any more, and nobody gets through.
-	if _, err := r.Do(ctx, "FLUSHALL"); err != nil {
-		t.Fatal(err)
-	}
-	flushed := time.Now()
-	for i := range f.replicas {
-		within(t, 20*time.Second, "an empty store lets nobody in", func() bool {
-			return ask(ctx, f.client(i, late), late, "/once/"+late.Session+"/flushed") == 407
-		})
-	}
-	t.Logf("emptied, all refused after %v", time.Since(flushed))
+	ended := [2][]<-chan struct{}{tr.streams(streams/2, 0), tr.streams(streams/2, 1)}
+	loaded := f.load(ctx, tr.members, every)
+	tr.quiet()
+	tr.revoked(ended[0])
+	tr.apart(ended[1])
+	then(tr)
+	flushed := tr.emptied()
 	stop()
 	loaded.Wait()
 	slack := 5 * time.Second // for a machine that is busy with other tests
 	if *bigReplicas {
-		slack, done = time.Second, revoked
+		slack = time.Second
 	}
-	f.gone(members[0], done, slack, "revoked")
-	f.gone(members[1], revokedApart, stale+slack, "revoked while a replica was cut off")
-	for _, m := range members {
+	gone := map[string]bool{}
+	for _, d := range tr.dead {
+		gone[d.m.Session] = true
+		f.gone(d.m, d.since, d.bound+slack, d.what)
+		t.Logf("%s: the last that the service saw came %v after", d.what, f.last(d.m).Sub(d.since))
+	}
+	for _, m := range tr.members {
 		f.gone(m, flushed, time.Second+slack, "emptied")
 	}
-	f.undecided()
+	f.undecided(gone)
 	f.tally()
+	if *bigReplicas {
+		for i, p := range f.replicas {
+			t.Logf("replica %d printed:\n%s", i, p.Output())
+		}
+	}
+}
+
+// streams opens streams of all kinds on all replicas in one member's name.
+func (tr *trial) streams(n, of int) (ended []<-chan struct{}) {
+	for i := range n {
+		ended = append(ended, tr.open(tr.ctx, kinds[i%len(kinds)], i%3, tr.members[of]))
+	}
+	return ended
+}
+
+// end notes that a session was ended.
+func (tr *trial) end(m member, since time.Time, bound time.Duration, what string) {
+	tr.dead = append(tr.dead, dead{m, since, bound, what})
+}
+
+// stayDead asks each replica in the names of all that were ended.
+func (tr *trial) stayDead(when string) {
+	tr.t.Helper()
+	for i := range tr.replicas {
+		for _, d := range tr.dead {
+			if got := ask(tr.ctx, tr.client(i, d.m), d.m, "/once/x/"+when); got != 407 {
+				tr.t.Errorf("%s, replica %d answers %d to what was ended: %s", when, i, got, d.what)
+			}
+		}
+	}
+}
+
+// quiet finds that the store is not asked for the sake of a request.
+func (tr *trial) quiet() {
+	commands, requests := tr.pace(tr.servers[0], 2*time.Second)
+	tr.t.Logf("%.0f requests and %.0f commands of Redis a second", requests, commands)
+	if commands > 60 { // those by which three replicas watch and tell of themselves
+		tr.t.Errorf("%.0f commands a second for %.0f requests", commands, requests)
+	}
+}
+
+// revoked revokes on one replica: it is dead on all, in mid-stream.
+func (tr *trial) revoked(ended []<-chan struct{}) {
+	t := tr.t
+	began := time.Now()
+	out := tr.verb(1, "", "revoke", "--session", tr.members[0].Session, "--reason", "test")
+	took, done := time.Since(began), time.Now()
+	if strings.Count(out, "in force on") != 3 || strings.Contains(out, "NOT") {
+		t.Errorf("revoke printed %q", out)
+	}
+	allEnd(t, ended, "revoked")
+	tr.partings(websocket.StatusPolicyViolation)
+	if *bigReplicas {
+		done = began
+	}
+	tr.end(tr.members[0], done, 0, "revoked")
+	tr.stayDead("revoked")
+	t.Logf("revoke returned after %v", took)
+}
+
+// apart cuts the third off: it goes on for a while, makes nothing new, then refuses.
+func (tr *trial) apart(ended []<-chan struct{}) {
+	t, ctx, m := tr.t, tr.ctx, tr.members[2]
+	tr.ways[2].Hold()
+	cut := time.Now()
+	if got, err := tr.replicas[2].Run(ctx, "", nil, "session", "create", "--agent", "bot"); err != nil || got.Code != 1 || !strings.Contains(got.Err, "store does not answer") {
+		t.Errorf("a new session while cut off: %+v, %v", got, err)
+	}
+	out := tr.verb(0, "", "revoke", "--session", tr.members[1].Session)
+	tr.end(tr.members[1], time.Now(), tr.stale, "revoked while a replica was cut off")
+	if !strings.Contains(out, "NOT confirmed") {
+		t.Errorf("revoke printed %q", out)
+	}
+	within(t, 2*tr.stale+20*time.Second, "the replica that is cut off refuses everything", func() bool {
+		return ask(ctx, tr.client(2, m), m, "/once/"+m.Session+"/stale") == 503
+	})
+	t.Logf("cut off, it refused everything after %v", time.Since(cut))
+	allEnd(t, ended, "revoked while a replica was cut off")
+	tr.partings(websocket.StatusPolicyViolation, websocket.StatusTryAgainLater)
+	if _, err := tr.replicas[2].Admin(ctx, "/readyz"); err == nil || !strings.Contains(err.Error(), "store_stale") {
+		t.Errorf("/readyz of a replica that refuses everything: %v", err)
+	}
+	if out := tr.verb(2, "", "replicas"); !strings.Contains(out, "this one, refusing") || !strings.Contains(out, "store does not answer") {
+		t.Errorf("replicas printed %q", out)
+	}
+	tr.ways[2].Heal()
+	within(t, 30*time.Second, "it is back", func() bool {
+		return ask(ctx, tr.client(2, m), m, "/once/"+m.Session+"/back") == 200
+	})
+	tr.stayDead("back")
+}
+
+// killed has Redis killed and come back with what it had.
+func (tr *trial) killed(r *testkit.Redis) {
+	r.Kill()
+	if m := tr.members[2]; ask(tr.ctx, tr.client(0, m), m, "/once/"+m.Session+"/killed") != 200 {
+		tr.t.Error("a moment after Redis was killed nothing goes on")
+	}
+	must(tr.t, r.Start(tr.ctx))
+	tr.anew("killed")
+}
+
+// anew waits until a new session works on all, and what was ended on none.
+func (tr *trial) anew(when string) {
+	late := tr.member(0)
+	for i := range tr.replicas {
+		within(tr.t, 30*time.Second, "a new session on another replica", func() bool {
+			return ask(tr.ctx, tr.client(i, late), late, fmt.Sprintf("/once/%s/%s%d", late.Session, when, i)) == 200
+		})
+	}
+	tr.stayDead(when)
+}
+
+// failedOver kills the master of a group under load. What was revoked a moment before,
+// and what is revoked while there is no master, is dead on all replicas, and stays that
+// on one that starts anew; all that goes on goes on, streams too.
+func (tr *trial) failedOver(g *testkit.RedisGroup) {
+	t, ctx := tr.t, tr.ctx
+	going, ending, early, late := tr.members[2], tr.members[3], tr.members[4], tr.members[5]
+	alive, cut := tr.streams(len(kinds)*3, 2), [...][]<-chan struct{}{tr.streams(len(kinds)*9, 3), tr.streams(len(kinds)*9, 5)}
+	tr.verb(2, "", "revoke", "--session", early.Session)
+	tr.end(early, time.Now(), 0, "revoked a moment before the fail-over")
+	began := time.Now()
+	g.Servers[0].Kill()
+	var all sync.WaitGroup
+	all.Go(func() { // it may be refused the store, or wait for the new master
+		out, err := tr.replicas[1].Run(ctx, "", nil, "revoke", "--session", ending.Session)
+		t.Logf("revoked while there was no master: %+v, %v", out, err)
+	})
+	within(t, 60*time.Second, "a change is taken again", func() bool {
+		if got := ask(ctx, tr.client(0, going), going, fmt.Sprintf("/once/%s/over-%d", going.Session, time.Now().UnixNano())); got != 200 {
+			t.Errorf("while another master takes over: %d", got)
+		}
+		r, err := tr.replicas[0].Run(ctx, "", nil, "agent", "add", fmt.Sprint("bot", time.Now().UnixNano()), "--owner", "o@example.com")
+		return err == nil && r.Code == 0
+	})
+	took := time.Since(began)
+	all.Wait()
+	tr.end(ending, time.Now(), 2*time.Second, "revoked while there was no master") // it is written again every second
+	within(t, 60*time.Second, "all follow the new master", func() bool {
+		return strings.Count(tr.verb(0, "", "revoke", "--session", late.Session), "in force on") == 3
+	})
+	tr.end(late, time.Now(), 0, "revoked at the new master")
+	t.Logf("another master took changes %v after the old one was killed", took)
+	for i, e := range append(cut[:], alive) {
+		if i < len(cut) {
+			allEnd(t, e, "revoked around a fail-over")
+			continue
+		}
+		for j, c := range e {
+			select {
+			case <-c:
+				t.Errorf("stream %d, %s, was cut by the fail-over", j, kinds[j%len(kinds)])
+			default:
+			}
+		}
+	}
+	tr.partings(websocket.StatusPolicyViolation)
+	tr.stayDead("failed over")
+	for _, m := range []member{early, ending} { // when it returns, the store has it
+		if out := tr.verb(1, "", "revoke", "--session", m.Session); strings.Count(out, "in force on") != 3 {
+			t.Errorf("revoke printed %q", out)
+		}
+	}
+	must(t, tr.replicas[2].Stop())
+	must(t, tr.replicas[2].Restart(ctx))
+	tr.stayDead("started anew")
+	must(t, g.Servers[0].Start(ctx))
+	tr.servers = g.Servers[1:]
+	tr.anew("anew")
+}
+
+// emptied empties the store: nobody is known any more, and nobody gets through.
+func (tr *trial) emptied() time.Time {
+	m := tr.members[2]
+	if _, err := tr.servers[0].Do(tr.ctx, "FLUSHALL"); err != nil {
+		tr.t.Fatal(err)
+	}
+	flushed := time.Now()
+	for i := range tr.replicas {
+		within(tr.t, 20*time.Second, "an empty store lets nobody in", func() bool {
+			return ask(tr.ctx, tr.client(i, m), m, "/once/"+m.Session+"/flushed") == 407
+		})
+	}
+	tr.t.Logf("emptied, all refused after %v", time.Since(flushed))
+	return flushed
 }

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -17,13 +16,35 @@ func TestReplicasFailOver(t *testing.T) {
 	if testing.Short() {
 		t.Skip("three servers and two programs take some seconds")
 	}
-	g, err := testkit.StartSentinel(t.Context(), t.TempDir())
-	if errors.Is(err, testkit.ErrNoRedis) {
-		t.Skip(err)
+	t.Run("Sentinel", func(t *testing.T) {
+		g := startGroup(t, testkit.StartSentinel)
+		failOver(t, "redis+sentinel://"+g.Sentinel.Addr+"/main", func() *testkit.Redis { return g.Servers[0] })
+	})
+	if *bigReplicas {
+		t.Run("Cluster", func(t *testing.T) {
+			g := startGroup(t, testkit.StartCluster)
+			failOver(t, "redis+cluster://"+g.Addrs(), func() *testkit.Redis { return keeper(t, g) })
+		})
 	}
-	must(t, err)
-	t.Cleanup(g.Close)
-	f := assembleFleet(t, 2, "", 30*time.Second, func(string) string { return "redis+sentinel://" + g.Sentinel.Addr + "/main" })
+}
+
+// keeper is the master of a cluster that has the store.
+func keeper(t *testing.T, g *testkit.RedisGroup) *testkit.Redis {
+	t.Helper()
+	for _, r := range g.Servers[:3] {
+		n, err := r.Do(t.Context(), "DBSIZE")
+		must(t, err)
+		if n != "0" {
+			return r
+		}
+	}
+	t.Fatal("no master has anything")
+	return nil
+}
+
+// failOver serves from two replicas while the master of their store is killed.
+func failOver(t *testing.T, store string, master func() *testkit.Redis) {
+	f := assembleFleet(t, 2, "", 30*time.Second, func(string) string { return store })
 	m, other := f.member(0), f.member(0)
 	clients := []*http.Client{f.client(0, m), f.client(1, m)}
 	ctx := t.Context()
@@ -42,7 +63,7 @@ func TestReplicasFailOver(t *testing.T) {
 		}
 	}
 	ok()
-	g.Servers[0].Kill()
+	master().Kill()
 	within(t, 30*time.Second, "a change is taken again", func() bool {
 		ok()
 		r, err := f.replicas[1].Run(ctx, "", nil, "agent", "add", fmt.Sprint("bot", n), "--owner", "o@example.com")

@@ -260,23 +260,39 @@ func (f *fleet) partings(may ...websocket.StatusCode) {
 	}
 }
 
-// undecided checks that cut uploads are recorded as what may have happened.
-func (f *fleet) undecided() {
+// undecided checks that the uploads of sessions that were ended are recorded as what may
+// have happened.
+func (f *fleet) undecided(ended map[string]bool) {
 	f.t.Helper()
+	var why string
+	defer func() {
+		if f.t.Failed() && why != "" {
+			f.t.Log(why)
+		}
+	}()
 	within(f.t, 30*time.Second, "records of uploads that were cut", func() bool {
-		uploads, said := map[string]bool{}, 0
-		for _, p := range f.replicas {
+		why = ""
+		n := 0
+		for i, p := range f.replicas {
 			records, err := p.Records()
 			must(f.t, err)
+			uploads := map[string]string{}
 			for _, r := range records {
-				if r.Event == "decision" && strings.HasPrefix(r.Request.Path, "/upload/") {
-					uploads[r.ID] = true
+				if r.Event == "decision" && strings.HasPrefix(r.Request.Path, "/upload/") && ended[r.Session] {
+					uploads[r.ID] = "no outcome"
+					n++
 				}
-				if r.Event == "outcome" && uploads[r.ID] && r.Outcome.Indeterminate && (r.Outcome.Error == "session_revoked" || r.Outcome.Error == "store_stale") {
-					said++
+				if r.Event == "outcome" && uploads[r.ID] != "" {
+					uploads[r.ID] = fmt.Sprintf("%+v", r.Outcome)
+					if r.Outcome.Indeterminate && (r.Outcome.Error == "session_revoked" || r.Outcome.Error == "store_stale") {
+						delete(uploads, r.ID)
+					}
 				}
 			}
+			for id, what := range uploads {
+				why += fmt.Sprintf("replica %d, upload %s: %s\n", i, id, what)
+			}
 		}
-		return len(uploads) > 0 && said == len(uploads)
+		return n > 0 && why == ""
 	})
 }

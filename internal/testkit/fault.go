@@ -3,6 +3,7 @@ package testkit
 import (
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 )
@@ -18,6 +19,8 @@ type Faulty struct {
 	cut   bool
 	ended bool
 	delay time.Duration
+	names *strings.Replacer // what the other end says of itself; nil: as it is
+	pairs []string
 	conns map[net.Conn]struct{}
 	all   sync.WaitGroup
 }
@@ -36,6 +39,20 @@ func NewFaulty(to string) (*Faulty, error) {
 
 // Addr is where it listens.
 func (f *Faulty) Addr() string { return f.ln.Addr().String() }
+
+// Translate changes a text in all that the other end says into one that is as long: a
+// port, say, into that under which it is to be reached from here. Call it before there
+// is a connection.
+func (f *Faulty) Translate(from, to string) error {
+	if len(from) != len(to) {
+		return fmt.Errorf("translating %q: %q is not as long", from, to)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pairs = append(f.pairs, from, to)
+	f.names = strings.NewReplacer(f.pairs...)
+	return nil
+}
 
 // Heal passes everything on again.
 func (f *Faulty) Heal() { f.set(false, false, 0) }
@@ -104,10 +121,10 @@ func (f *Faulty) pass(c net.Conn) {
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
-		f.copy(c, s)
+		f.copy(c, s, f.translated)
 		c.Close()
 	}()
-	f.copy(s, c)
+	f.copy(s, c, func(b []byte) []byte { return b })
 	s.Close()
 	<-back
 }
@@ -128,7 +145,18 @@ func (f *Faulty) forget(c net.Conn) {
 	delete(f.conns, c)
 }
 
-func (f *Faulty) copy(to, from net.Conn) {
+// translated is what is said here for what the other end says.
+func (f *Faulty) translated(b []byte) []byte {
+	f.mu.Lock()
+	names := f.names
+	f.mu.Unlock()
+	if names == nil {
+		return b
+	}
+	return []byte(names.Replace(string(b)))
+}
+
+func (f *Faulty) copy(to, from net.Conn, say func([]byte) []byte) {
 	b := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(b)
@@ -144,7 +172,7 @@ func (f *Faulty) copy(to, from net.Conn) {
 		if delay > 0 {
 			<-time.After(delay)
 		}
-		if _, err := to.Write(b[:n]); err != nil {
+		if _, err := to.Write(say(b[:n])); err != nil {
 			return
 		}
 	}

@@ -121,8 +121,14 @@ func (d *Directory) agent(name string) (*agent, error) {
 // SuspendAgent bars all that the agent does, at once; ResumeAgent lifts it. After
 // an error of the store the agent is barred all the same, until a restart.
 func (d *Directory) SuspendAgent(ctx context.Context, name, reason string) error {
+	if _, err := d.agent(name); err != nil {
+		return err
+	}
 	err := d.setState(ctx, name, Suspended, reason)
 	d.cutBarred(name)
+	if store.Away(err) {
+		err = unsaved(err)
+	}
 	return err
 }
 
@@ -147,6 +153,9 @@ func (d *Directory) RetireAgent(ctx context.Context, name, reason, by string) ([
 	}
 	err := d.setState(ctx, name, Retired, reason)
 	d.cutBarred(name)
+	if store.Away(err) { // the sessions would not be written either, and can do nothing
+		return nil, unsaved(err)
+	}
 	_, rerr := d.Revoke(ctx, Target{Agent: name}, reason, by)
 	if err := errors.Join(err, rerr); err != nil {
 		return nil, err

@@ -42,6 +42,9 @@ var (
 	ErrUnknownSession = errors.New("session is not known")
 	// ErrUnknownTarget is wrapped when there is nothing of the name that is to be revoked.
 	ErrUnknownTarget = errors.New("there is nothing to revoke")
+	// ErrUnsaved is wrapped when what was taken away is taken away here, and not in the
+	// store yet: it is tried again every second.
+	ErrUnsaved = errors.New("in force on this replica alone until the store takes it, which is tried every second")
 	// ErrDuplicate is wrapped when an agent of that name exists.
 	ErrDuplicate = errors.New("agent exists already")
 	// ErrInvalid is wrapped when what is asked for is not of a usable form.
@@ -94,7 +97,8 @@ type Directory struct {
 	swept    atomic.Int64 // when handles were looked through, in unix nanoseconds
 
 	stop context.CancelFunc
-	done chan struct{}
+	all  sync.WaitGroup // of its goroutines
+	owed chan struct{}  // there may be something that the store does not have
 }
 
 // Names in the store.
@@ -114,7 +118,7 @@ func Open(ctx context.Context, o Options) (*Directory, error) {
 	}
 	d := &Directory{
 		o: o, agents: map[string]*agent{}, humans: map[string]*human{},
-		sessions: map[string]*session{}, byToken: map[[sha256.Size]byte]*session{}, done: make(chan struct{}),
+		sessions: map[string]*session{}, byToken: map[[sha256.Size]byte]*session{}, owed: make(chan struct{}, 1),
 	}
 	if !o.Followed {
 		if err := store.Fill(ctx, o.Store, d); err != nil {
@@ -123,14 +127,15 @@ func Open(ctx context.Context, o Options) (*Directory, error) {
 	}
 	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
 	d.stop = stop
-	go d.watch(watch)
+	d.all.Go(func() { d.watch(watch) })
+	d.all.Go(func() { d.pay(watch) })
 	return d, nil
 }
 
 // Close stops watching. Sessions stay as they are.
 func (d *Directory) Close() {
 	d.stop()
-	<-d.done
+	d.all.Wait()
 }
 
 func (d *Directory) save(ctx context.Context, name string, version uint64, v any, expires time.Time) (uint64, error) {
@@ -146,10 +151,9 @@ func (d *Directory) save(ctx context.Context, name string, version uint64, v any
 // themselves and at once.
 const sweepEvery = time.Second
 
-// watch ends what expires, so that streams are cut and handles revoked when a
-// session's time is over, and not only when its next request comes.
+// watch ends what expires, so that streams are cut when a session's time is over, and
+// not only when its next request comes. It never waits for the store.
 func (d *Directory) watch(ctx context.Context) {
-	defer close(d.done)
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
@@ -157,7 +161,23 @@ func (d *Directory) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			d.sweep(ctx)
+			d.lapse()
+			select {
+			case d.owed <- struct{}{}:
+			default: // it is still busy with what was owed before
+			}
+		}
+	}
+}
+
+// pay writes what the store does not have, when there may be something.
+func (d *Directory) pay(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.owed:
+			d.settle(ctx)
 		}
 	}
 }

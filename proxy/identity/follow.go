@@ -337,8 +337,8 @@ func (d *Directory) saveUse(ctx context.Context, s *session) error {
 	return nil
 }
 
-// settle writes the suspensions that the store does not have.
-func (d *Directory) settle(ctx context.Context) {
+// settleBars writes the suspensions that the store does not have.
+func (d *Directory) settleBars(ctx context.Context) {
 	var agents []*knownAgent
 	var humans []Human
 	d.mu.RLock()

@@ -243,7 +243,7 @@ func TestNothingLivesAgain(t *testing.T) {
 	if _, err := r.Identify(basic("bot", s.Token)); !errors.Is(err, ErrSessionRevoked) {
 		t.Errorf("it lives again: %v", err)
 	}
-	r.sweep(ctx)
+	r.tick(ctx)
 	late := c.open(t, "late")
 	if _, err := late.Identify(basic("bot", s.Token)); !errors.Is(err, ErrSessionRevoked) {
 		t.Errorf("on a replica that starts later: %v", err)
@@ -267,7 +267,7 @@ func TestStale(t *testing.T) {
 	conn := &closer{done: make(chan struct{})}
 	defer c.Attach(conn)()
 	f.stale.Store(true)
-	f.sweep(ctx)
+	f.tick(ctx)
 	if _, err := f.Identify(basic("bot", s.Token)); !errors.Is(err, store.ErrStale) || !errors.Is(c.Live(), store.ErrStale) {
 		t.Errorf("identify: %v, live: %v", err, c.Live())
 	}
@@ -290,7 +290,7 @@ func TestLeaseElsewhere(t *testing.T) {
 	later := func(d time.Duration) { b.ahead.Store(int64(d)) }
 	b.alive.Store(true)
 	later(10 * time.Second)
-	b.sweep(ctx)
+	b.tick(ctx)
 	if _, err := b.Identify(basic("bot", s.Token)); err != nil {
 		t.Errorf("while its home is alive: %v", err)
 	}
@@ -325,9 +325,9 @@ func TestIdle(t *testing.T) {
 		if _, err := c.all[0].Identify(basic("bot", s.Token)); err != nil {
 			t.Fatalf("after %v: %v", d, err)
 		}
-		c.all[0].sweep(ctx)
+		c.all[0].tick(ctx)
 		c.settle(t)
-		c.all[1].sweep(ctx)
+		c.all[1].tick(ctx)
 	}
 	at(150 * time.Second)
 	if err := c.all[1].sessions[s.ID].live(c.all[1].o.Now()); err != nil {

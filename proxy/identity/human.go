@@ -80,7 +80,11 @@ func (d *Directory) setHuman(ctx context.Context, next Human) (Human, error) {
 		d.mu.Unlock()
 		d.cut(func(s *session) bool { return s.info.Human == next.ID })
 	}
-	return next, d.saveHuman(ctx, next)
+	err := d.saveHuman(ctx, next)
+	if next.Suspended {
+		err = unsaved(err)
+	}
+	return next, err
 }
 
 // saveHuman writes a human's state, over whatever state the store has.

@@ -29,6 +29,12 @@ type fixture struct {
 	stale atomic.Bool
 }
 
+// tick does what is done every second.
+func (d *Directory) tick(ctx context.Context) {
+	d.lapse()
+	d.settle(ctx)
+}
+
 func (f *fixture) suspendHuman(id string) error {
 	_, err := f.SuspendHuman(ctx, id, "odd", "me")
 	return err

@@ -2,14 +2,13 @@ package identity
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"sync"
 	"time"
 
 	"chaperone/credential"
+	"chaperone/store"
 )
 
 // Target says what is revoked: everything that matches all fields that are set.
@@ -31,8 +30,8 @@ type Revoked struct {
 }
 
 // Revoke ends what t selects, for good. When it returns, no request of it passes
-// and its streams are cut. An error means that the store does not know yet; sessions
-// are then tried again every second, and Revoke may be called again.
+// and its streams are cut. [ErrUnsaved] means that the store does not know yet; it is
+// then tried again every second, and Revoke may be called again.
 func (d *Directory) Revoke(ctx context.Context, t Target, reason, by string) (Revoked, error) {
 	if t == (Target{}) {
 		return Revoked{}, fmt.Errorf("%w: nothing to revoke is named", ErrInvalid)
@@ -57,7 +56,16 @@ func (d *Directory) Revoke(ctx context.Context, t Target, reason, by string) (Re
 		}
 	}
 	slices.Sort(out.Sessions)
-	return out, d.each(hit, func(s *session) error { return d.end(ctx, s, ErrSessionRevoked, reason, by) })
+	err := store.Together(hit, func(s *session) error { return d.end(ctx, s, ErrSessionRevoked, reason, by) })
+	return out, unsaved(err)
+}
+
+// unsaved is err as whoever took something away is told of it.
+func unsaved(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrUnsaved, err)
 }
 
 // nobody says which of what a target names is not known, or nil where all is and
@@ -82,37 +90,6 @@ func (d *Directory) nobody(t Target) error {
 		return fmt.Errorf("%w: instance %s", ErrUnknownTarget, t.Instance)
 	}
 	return nil
-}
-
-// together is how many changes of the store are under way at once when there are many.
-const together = 32
-
-// each calls f for all of the sessions, some at a time, and joins a few of the errors.
-func (d *Directory) each(sessions []*session, f func(*session) error) error {
-	var mu sync.Mutex
-	var errs []error
-	var all sync.WaitGroup
-	next := make(chan *session)
-	for range min(together, len(sessions)) {
-		all.Go(func() {
-			for s := range next {
-				if err := f(s); err != nil {
-					mu.Lock()
-					errs = append(errs, err)
-					mu.Unlock()
-				}
-			}
-		})
-	}
-	for _, s := range sessions {
-		next <- s
-	}
-	close(next)
-	all.Wait()
-	if n := len(errs); n > 3 {
-		errs = append(errs[:3], fmt.Errorf("and %d more", n-3))
-	}
-	return errors.Join(errs...)
 }
 
 // match returns the sessions that t selects and all below them.
@@ -157,7 +134,7 @@ func (d *Directory) revokeHandles(ctx context.Context, t Target) (Revoked, error
 	if n == 0 && err == nil && t.Handle != "" {
 		return Revoked{}, fmt.Errorf("%w: no such handle", ErrUnknownTarget)
 	}
-	return Revoked{Handles: n}, err
+	return Revoked{Handles: n}, unsaved(err)
 }
 
 // descendants are a credential and what services handed out for it.
@@ -178,14 +155,17 @@ func (d *Directory) descendants(id string) map[string]bool {
 }
 
 // end ends one session: in memory, its streams, in the store, and then its handles,
-// which are worth nothing without it. For one that has ended it does what is left of
-// that, and keeps why it ended first.
+// which are worth nothing without it: other replicas hear of the session first, and say
+// that it was that. For one that has ended it does what is left of that, and keeps why it
+// ended first.
 func (d *Directory) end(ctx context.Context, s *session, why error, reason, by string) error {
 	s.finish(d.o.Now(), why, reason, by)
 	d.cutBelow(s)
-	err := d.saveSession(ctx, s)
-	_, rerr := d.o.Vault.RevokeSession(ctx, s.info.ID)
-	return errors.Join(err, rerr)
+	if err := d.saveSession(ctx, s); err != nil {
+		return err
+	}
+	_, err := d.o.Vault.RevokeSession(ctx, s.info.ID)
+	return err
 }
 
 // finish ends a session in memory, unless it has ended.

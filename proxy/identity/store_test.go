@@ -102,10 +102,78 @@ func TestEndIsWrittenLater(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	kv.full.Store(false)
-	f.sweep(ctx)
+	f.tick(ctx)
 	f.reopen(t)
 	if got, err := f.Session(s.ID); err != nil || got.EndReason != "odd" || got.EndedBy != "me" {
 		t.Errorf("after a restart: %+v, %v", got, err)
+	}
+}
+
+// held is a store whose writes wait once it is on, and then fail.
+type held struct {
+	store.Store
+	on   atomic.Bool
+	wait chan struct{}
+}
+
+func (h *held) Save(ctx context.Context, e store.Entry) (store.Entry, error) {
+	if !h.on.Load() {
+		return h.Store.Save(ctx, e)
+	}
+	<-h.wait
+	return store.Entry{}, store.ErrUnavailable
+}
+
+// TestNothingWaitsForTheStore has a store that answers no write: what is revoked, what
+// expires and what may go on no longer is cut all the same, and few tries are enough to
+// say of many that the store does not answer.
+func TestNothingWaitsForTheStore(t *testing.T) {
+	f := directory(t)
+	h := &held{Store: f.kv, wait: make(chan struct{})}
+	f.kv = h
+	f.reopen(t)
+	conns := map[string]*closer{}
+	open := func(name string, spec Spec) Created {
+		s := f.create(t, spec)
+		c, err := f.Identify(basic("bot", s.Token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns[name] = &closer{done: make(chan struct{})}
+		t.Cleanup(c.Attach(conns[name]))
+		return s
+	}
+	revoked := open("revoked", Spec{Agent: "bot"})
+	open("short", Spec{Agent: "bot", TTL: time.Hour})
+	open("long", Spec{Agent: "bot"})
+	for range 100 {
+		f.create(t, Spec{Agent: "helper"})
+	}
+	h.on.Store(true)
+	done := make(chan error, 2)
+	for _, target := range []Target{{Session: revoked.ID}, {Agent: "helper"}} {
+		go func() {
+			_, err := f.Revoke(ctx, target, "test", "me")
+			done <- err
+		}()
+	}
+	ended := func(name string) {
+		t.Helper()
+		select {
+		case <-conns[name].done:
+		case <-time.After(20 * time.Second):
+			t.Errorf("%s was not cut while the store is held", name)
+		}
+	}
+	ended("revoked")
+	f.advance(2 * time.Hour)
+	ended("short")
+	f.stale.Store(true)
+	ended("long")
+	close(h.wait)
+	err := errors.Join(<-done, <-done)
+	if !errors.Is(err, ErrUnsaved) || !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "(and 99 more like it)") {
+		t.Errorf("revoke: %v", err)
 	}
 }
 
@@ -137,8 +205,8 @@ func TestResidueIsRemembered(t *testing.T) {
 	f.create(t, Spec{Agent: "bot", TTL: time.Hour, Credentials: []string{"org-gh"}})
 	f.create(t, Spec{Agent: "helper", TTL: time.Hour, Credentials: []string{"org-gh"}})
 	f.advance(90 * 24 * time.Hour)
-	f.sweep(ctx) // ends them
-	f.sweep(ctx) // forgets them
+	f.tick(ctx) // ends them
+	f.tick(ctx) // forgets them
 	if n := len(f.Sessions()); n != 0 {
 		t.Fatalf("%d sessions are kept", n)
 	}

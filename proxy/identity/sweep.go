@@ -3,6 +3,8 @@ package identity
 import (
 	"context"
 	"time"
+
+	"chaperone/store"
 )
 
 // keepEnded is how long an ended session is shown in lists.
@@ -15,43 +17,66 @@ const sweepHandles = time.Minute
 // hears, for as long as that replica is alive.
 const foreignGrace = 15 * time.Second
 
-// sweep ends what is over, writes what the store did not take, and forgets what
-// ended long ago.
-func (d *Directory) sweep(ctx context.Context) {
-	now := d.o.Now()
-	if d.o.Stale != nil && d.o.Stale() != nil { // nobody may act, and nothing can be written
+// lapse ends in memory what is over, cuts its streams, and forgets what ended long ago.
+func (d *Directory) lapse() {
+	if d.stale() { // nobody may act
 		d.cut(func(*session) bool { return true })
 		return
 	}
-	var over, used, old []*session
+	now := d.o.Now()
+	var over, old []*session
 	d.mu.RLock()
 	for _, s := range d.sessions {
 		s.hear(d, now)
 		switch {
-		case s.unsaved.Load(), s.ended() == nil && s.lapsed(now) != "":
+		case s.ended() == nil && s.lapsed(now) != "":
 			over = append(over, s)
-		case now.After(s.info.Expires.Add(keepEnded)):
+		case now.After(s.info.Expires.Add(keepEnded)) && !s.unsaved.Load():
 			old = append(old, s)
-		case s.ended() == nil && s.busy(now):
-			used = append(used, s)
 		}
 	}
 	d.mu.RUnlock()
-	d.each(over, func(s *session) error { // what fails here is tried again in a second
-		return d.end(ctx, s, ErrSessionExpired, s.lapsed(now), "chaperone")
-	})
-	d.each(used, func(s *session) error { return d.saveUse(ctx, s) })
+	for _, s := range over {
+		s.finish(now, ErrSessionExpired, s.lapsed(now), "chaperone")
+		d.cutBelow(s)
+	}
 	d.mu.Lock()
 	for _, s := range old {
 		delete(d.sessions, s.info.ID)
 		delete(d.byToken, s.sum)
 	}
 	d.mu.Unlock()
-	d.settle(ctx)
-	d.o.Vault.Settle(ctx) // what fails is tried again in a second
 	if last := d.swept.Load(); now.UnixNano()-last > int64(sweepHandles) && d.swept.CompareAndSwap(last, now.UnixNano()) {
 		d.o.Vault.Sweep(now)
 	}
+}
+
+func (d *Directory) stale() bool { return d.o.Stale != nil && d.o.Stale() != nil }
+
+// settle writes what the store does not have: ends, uses, suspensions, and handles that
+// are no more. What fails is tried again in a second.
+func (d *Directory) settle(ctx context.Context) {
+	if d.stale() {
+		return
+	}
+	now := d.o.Now()
+	var ended, used []*session
+	d.mu.RLock()
+	for _, s := range d.sessions {
+		switch {
+		case s.unsaved.Load():
+			ended = append(ended, s)
+		case s.ended() == nil && s.busy(now):
+			used = append(used, s)
+		}
+	}
+	d.mu.RUnlock()
+	if store.Away(store.Together(ended, func(s *session) error { return d.end(ctx, s, s.ended(), "", "") })) ||
+		store.Away(store.Together(used, func(s *session) error { return d.saveUse(ctx, s) })) {
+		return
+	}
+	d.settleBars(ctx)
+	d.o.Vault.Settle(ctx)
 }
 
 // hear renews the lease of a session whose heartbeat another replica hears.

@@ -2,6 +2,8 @@ package admin
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -55,10 +57,15 @@ func (s *Server) confirm(ctx context.Context) ([]replica.Ack, string) {
 func (s *Server) revoke(r *http.Request, in Revocation) (Revoked, error) {
 	ended, err := s.o.Directory.Revoke(r.Context(), in.Target, in.Reason, in.By)
 	out := Revoked{Revoked: ended}
-	if err != nil {
+	if err != nil && !errors.Is(err, identity.ErrUnsaved) {
 		return out, err
 	}
-	s.o.Logger.Warn("revoked", "sessions", len(ended.Sessions), "handles", ended.Handles, "by", in.By, "reason", in.Reason)
+	about := []any{"sessions", len(ended.Sessions), "handles", ended.Handles, "by", in.By, "reason", in.Reason}
+	if err != nil {
+		s.o.Logger.Warn("revoked", append(about, "unsaved", err.Error())...)
+		return out, fmt.Errorf("revoked %d sessions and %d handles, %w", len(ended.Sessions), ended.Handles, err)
+	}
+	s.o.Logger.Warn("revoked", about...)
 	out.Replicas, out.Unconfirmed = s.confirm(r.Context())
 	return out, nil
 }

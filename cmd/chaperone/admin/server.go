@@ -20,6 +20,7 @@ import (
 	"chaperone/credential"
 	"chaperone/policy/action"
 	"chaperone/proxy/identity"
+	"chaperone/store"
 	"chaperone/store/replica"
 )
 
@@ -200,6 +201,9 @@ func statusOf(err error) int {
 		if errors.Is(err, known) {
 			return http.StatusNotFound
 		}
+	}
+	if store.Away(err) || errors.Is(err, store.ErrStale) {
+		return http.StatusServiceUnavailable
 	}
 	return http.StatusUnprocessableEntity
 }

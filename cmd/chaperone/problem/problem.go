@@ -84,6 +84,7 @@ var hints = []struct {
 	{credential.ErrSource, "see that the source can be reached from where `chaperone serve` runs, as its user"},
 	{credential.ErrInvalid, "see `chaperone credential add --help` for the accepted forms"},
 	{credential.ErrKey, "use the key with which this state directory was begun; without it the credentials in it cannot be opened"},
+	{identity.ErrUnsaved, "mend the store: other replicas hear of it then, and refuse everything once their view is older than store_stale"},
 	{identity.ErrUnknownTarget, "see `chaperone session list` and `chaperone credential list`; nothing was revoked"},
 	{store.ErrStale, "the store has been away for longer than store_stale allows; see `chaperone replicas`"},
 	{store.ErrUnavailable, "see that Redis runs and can be reached from here; what is known goes on for as long as store_stale says, and nothing new can be made meanwhile"},
