@@ -118,7 +118,7 @@ func connect(o Options) redis.UniversalClient {
 	}
 	switch {
 	case o.Address.Cluster:
-		return redis.NewClusterClient(u.Cluster())
+		return watchful(redis.NewClusterClient(u.Cluster()))
 	case o.Address.Sentinel:
 		return redis.NewFailoverClient(u.Failover())
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"chaperone/internal/testkit"
 	"chaperone/store"
 	"chaperone/store/storetest"
@@ -83,7 +85,52 @@ func TestContractOnCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(g.Close)
-	contract(t, "redis+cluster://"+g.Addrs())
+	url := "redis+cluster://" + g.Addrs()
+	contract(t, url)
+	t.Run("fail-over", func(t *testing.T) { failOver(t, g, url) })
+}
+
+// failOver kills the master that has the entries: the copy that takes over is found at
+// once, and has them.
+func failOver(t *testing.T, g *testkit.RedisGroup, url string) {
+	s, ctx := open(t, url, nil), t.Context()
+	save := func(name string) error {
+		_, err := s.Save(ctx, store.Entry{Name: name})
+		return err
+	}
+	if err := save("before"); err != nil {
+		t.Fatal(err)
+	}
+	master, err := s.db.(*redis.ClusterClient).MasterForKey(ctx, s.key("head"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range g.Servers {
+		if r.Addr == master.Options().Addr {
+			if _, err := r.Do(ctx, "SET", s.key("later"), ""); err != nil {
+				t.Fatal(err)
+			}
+			for n := "0"; n != "1" && ctx.Err() == nil; { // until the copy has that, and what came before
+				if n, err = r.Do(ctx, "WAIT", 1, 1000); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.Kill()
+		}
+	}
+	began := time.Now()
+	for err = save("after"); err != nil && time.Since(began) < 30*time.Second; err = save("after") {
+		if !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrConflict) {
+			t.Fatal(err)
+		}
+	}
+	if err != nil {
+		t.Fatalf("no change is taken %v after the master was killed: %v", time.Since(began), err)
+	}
+	t.Logf("a change was taken %v after the master was killed", time.Since(began))
+	if _, err := s.Load(ctx, "before"); err != nil {
+		t.Error(err)
+	}
 }
 
 func sentinels(t *testing.T) *testkit.RedisGroup {
