@@ -53,6 +53,7 @@ func run(args []string) error {
 	bad := f.Bool("trouble", false, "instead: latency with trouble beside it, the program's and the yardstick's")
 	count := f.Bool("calls", false, "instead: system calls of a request, the program's and the yardstick's; needs perf and root")
 	keepers := f.Bool("stores", false, "instead: the program's added latency with its store in bbolt and in Redis, in turn")
+	kinds := f.Bool("kinds", false, "instead: what each kind of credential takes beside bearer, in turn")
 	others := f.Bool("peers", false, "also mitmproxy (mitmdump) and squid with ssl-bump, where they are installed")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -80,6 +81,9 @@ func run(args []string) error {
 	if *keepers {
 		onRedis(ctx, b)
 		return underStores(limited(b.roads, o), o)
+	}
+	if *kinds {
+		return underKinds(ctx, b, o)
 	}
 	if *count {
 		return systemCalls(limited(b.roads, o), o)

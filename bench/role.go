@@ -119,6 +119,7 @@ func play(role, dir string) error {
 type service struct {
 	conns, resumed atomic.Int64
 	small, large   []byte
+	takers
 }
 
 // firstKey is under which a connection's context says whether it was seen.
@@ -130,7 +131,13 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("X-Conns", strconv.FormatInt(s.conns.Load(), 10))
 	w.Header().Set("X-Resumed", strconv.FormatInt(s.resumed.Load(), 10))
-	if r.Header.Get("Authorization") != "Bearer "+secret {
+	switch {
+	case r.Host != host:
+		if !s.takes(w, r) {
+			w.Write(s.small)
+		}
+		return
+	case r.Header.Get("Authorization") != "Bearer "+secret:
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
@@ -159,7 +166,11 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func serveService(ln net.Listener, ca *certs.Authority, quiet *log.Logger) error {
-	h := &service{small: []byte(`{"fill":"` + strings.Repeat("x", 1013) + `"}`), large: bytes.Repeat([]byte{'x'}, bulk)}
+	all, err := ways()
+	if err != nil {
+		return err
+	}
+	h := &service{takers: takers{all}, small: []byte(`{"fill":"` + strings.Repeat("x", 1013) + `"}`), large: bytes.Repeat([]byte{'x'}, bulk)}
 	s := &http.Server{Handler: h, ErrorLog: quiet,
 		ConnState: func(_ net.Conn, st http.ConnState) {
 			if st == http.StateNew {
@@ -170,6 +181,14 @@ func serveService(ln net.Listener, ca *certs.Authority, quiet *log.Logger) error
 			return context.WithValue(ctx, firstKey{}, new(atomic.Bool))
 		},
 		TLSConfig: &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return ca.Leaf(hello.ServerName) }},
+	}
+	asking := s.TLSConfig.Clone()
+	asking.ClientAuth = tls.RequestClientCert
+	s.TLSConfig.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if hello.ServerName == kindHost {
+			return asking, nil
+		}
+		return nil, nil
 	}
 	return s.ServeTLS(ln, "", "")
 }
