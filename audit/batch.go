@@ -11,8 +11,9 @@ import (
 
 const (
 	// linger is the longest that a line which nobody waits for stays out of the file,
-	// to share its write with others.
-	linger = time.Millisecond
+	// to share its write with others: at a thousand requests a second a shorter one
+	// wakes a thread for each of them.
+	linger = 10 * time.Millisecond
 	// again is when lines that could not be written are tried once more, unless a
 	// decision asks for it before.
 	again = time.Second
