@@ -164,5 +164,27 @@ func (a *oauth1) sign(u *use, params map[string]string) (string, error) {
 
 // rfc3986 percent-encodes all but unreserved characters (RFC 5849 section 3.6).
 func rfc3986(s string) string {
-	return strings.NewReplacer("+", "%20", "%7E", "~", "*", "%2A").Replace(url.QueryEscape(s))
+	n := 0
+	for i := range len(s) {
+		if !unreserved(s[i]) {
+			n++
+		}
+	}
+	if n == 0 {
+		return s
+	}
+	const digits = "0123456789ABCDEF"
+	out := make([]byte, 0, len(s)+2*n)
+	for i := range len(s) {
+		if c := s[i]; unreserved(c) {
+			out = append(out, c)
+		} else {
+			out = append(out, '%', digits[c>>4], digits[c&15])
+		}
+	}
+	return string(out)
+}
+
+func unreserved(c byte) bool {
+	return alphanumeric(c) || c == '-' || c == '.' || c == '_' || c == '~'
 }
