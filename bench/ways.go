@@ -156,6 +156,9 @@ func ways() ([]way, error) {
 		{name: "`hmac`", kind: "hmac", settings: []string{"string={method}{target}{timestamp}", "set=header:X-Key={key},header:X-Time={timestamp},header:X-Sign={signature}"}, material: `{"key_id":"` + keyID + `","secret":"` + secret + `"}`, put: inField("X-Key"), arrived: func(r *http.Request, _ string) bool {
 			return r.Header.Get("X-Key") == keyID && len(r.Header.Get("X-Sign")) == 2*sha256.Size
 		}},
+		{name: "`http-signature` (HMAC)", kind: "http-signature", settings: []string{"components=@method @target-uri", "algorithm=hmac-sha256"}, material: `{"key_id":"` + keyID + `","secret":"` + secret + `"}`, put: asBearer, arrived: func(r *http.Request, _ string) bool {
+			return strings.Contains(r.Header.Get("Signature-Input"), keyID) && r.Header.Get("Signature") != "" && r.Header.Get("Authorization") == ""
+		}},
 		{name: "`mtls`", kind: "mtls", material: certificate, put: func(*http.Request, given) {}, arrived: func(r *http.Request, _ string) bool { return len(r.TLS.PeerCertificates) > 0 }},
 	}, nil
 }

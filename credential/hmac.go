@@ -36,6 +36,7 @@ type hmacScheme struct {
 	encode func([]byte) string
 	text   string // with {…} in it
 	set    map[Place]string
+	body   bool   // some of it is made of the body
 	format string // of {timestamp}
 }
 
@@ -102,6 +103,7 @@ func openHMAC(o *opening) (applier, error) {
 	default:
 		return nil, fmt.Errorf("setting encoding: %q is not hex or base64", o.setting("encoding"))
 	}
+	h.body = strings.Contains(h.text+o.setting("set"), "{body")
 	return h, h.places(o.setting("set"))
 }
 
@@ -222,7 +224,7 @@ func (h *hmacScheme) values(u *use) (map[string]string, error) {
 	v := map[string]string{
 		"{method}": u.out.Target.Method, "{host}": u.out.HostHeader, "{path}": u.out.Path, "{timestamp}": stamp, "{nonce}": random(22), "{key}": h.id,
 	}
-	if strings.Contains(h.text, "{body") {
+	if h.body {
 		if err := u.readWhole(); err != nil {
 			return nil, err
 		}
@@ -237,12 +239,15 @@ func (u *use) readWhole() error {
 	if u.out.Tail == nil {
 		return nil
 	}
+	if u.out.ContentLength > maxSigned {
+		return errLong
+	}
 	rest, err := io.ReadAll(io.LimitReader(u.out.Tail, maxSigned+1))
 	if err != nil {
 		return fmt.Errorf("%w: the body ends early", ErrBody)
 	}
 	if len(u.out.Head)+len(rest) > maxSigned {
-		return fmt.Errorf("%w: the body is longer than %d bytes", ErrBody, maxSigned)
+		return errLong
 	}
 	u.out.Head, u.out.Tail, u.out.Rewritten = append(slices.Clone(u.out.Head), rest...), nil, true
 	u.out.ContentLength = int64(len(u.out.Head))
@@ -259,8 +264,13 @@ func (u *use) remove(at Place) {
 	}
 }
 
-// ErrBody is wrapped when a body cannot be signed.
-var ErrBody = errors.New("the body cannot be signed")
+var (
+	// ErrBody is wrapped when a body cannot be read that is signed.
+	ErrBody = errors.New("the body cannot be signed")
+	// ErrBodyLong is wrapped when a body is too long to be read before it is sent.
+	ErrBodyLong = errors.New("the body is too long to be signed")
+	errLong     = fmt.Errorf("%w: it is longer than %d bytes", ErrBodyLong, maxSigned)
+)
 
 func fill(text string, values map[string]string) string {
 	var b strings.Builder

@@ -219,6 +219,7 @@ func FuzzHideBody(f *testing.F) {
 // BenchmarkSwap measures each kind from the request as it came to as it goes out.
 func BenchmarkSwap(b *testing.B) {
 	v := vault(b)
+	ed25519Key, _ := signingKey(b)
 	for _, bc := range []struct {
 		c      Credential
 		secret string
@@ -241,6 +242,8 @@ func BenchmarkSwap(b *testing.B) {
 		}},
 		{Credential{ID: "hmac", Kind: KindHMAC, Settings: map[string]string{"string": "{method}{target}{timestamp}", "set": "header:X-Id={key},header:X-Sign={signature}"}}, `{"key_id":"id","secret":"s"}`, []string{"header:X-Id"},
 			func(r *Request, h string) string { r.Header["X-Id"] = []string{h}; return "" }},
+		{Credential{ID: "http-signature", Kind: KindHTTPSignature, Settings: signs}, ed25519Key, nil,
+			func(r *Request, h string) string { r.Header["Authorization"] = []string{"Bearer " + h}; return "" }},
 		{Credential{ID: "oauth1", Kind: KindOAuth1}, `{"consumer_key":"ck","consumer_secret":"s","token":"tk","token_secret":"s"}`, []string{"oauth1"}, func(r *Request, h string) string {
 			r.Header["Authorization"] = []string{`OAuth oauth_consumer_key="x", oauth_token="` + h + `", oauth_nonce="n", oauth_signature="s"`}
 			return ""

@@ -104,7 +104,7 @@ func (p *Places) takes(kind string) bool {
 // sensitiveHeaders are the fields in which some service or other takes a
 // credential, in canonical form. What stands in them is a handle or is refused.
 var sensitiveHeaders = map[string]bool{
-	"Authorization": true, "X-Api-Key": true, "Api-Key": true, "Apikey": true, "X-Auth-Token": true, "X-Access-Token": true,
+	"Authorization": true, "Signature-Input": true, "X-Api-Key": true, "Api-Key": true, "Apikey": true, "X-Auth-Token": true, "X-Access-Token": true,
 	"X-Goog-Api-Key": true, "Private-Token": true, "Job-Token": true, "X-Gitlab-Token": true, "X-Vault-Token": true, "Dd-Api-Key": true,
 	"Dd-Application-Key": true, "X-Amz-Security-Token": true, "X-Shopify-Access-Token": true, "X-Figma-Token": true, "X-Auth-Key": true,
 	"X-Auth-Email": false, "X-Csrf-Token": false, "X-Token": true, "X-Slack-Token": true, "Ocp-Apim-Subscription-Key": true, "Circle-Token": true,
@@ -127,7 +127,7 @@ var infrastructureCookies = map[string]bool{
 // HiddenHeaders and HiddenQuery are what policy never sees the values of, in
 // lower case.
 var (
-	HiddenHeaders = lowerKeys(sensitiveHeaders, "cookie", "proxy-authorization")
+	HiddenHeaders = lowerKeys(sensitiveHeaders, "cookie", "proxy-authorization", "signature")
 	HiddenQuery   = lowerKeys(sensitiveQuery)
 )
 

@@ -127,6 +127,8 @@ func (v *Vault) field(p *Presented, r *Request, name string, values []string) er
 		return v.authorization(p, r, values)
 	case name == "Cookie":
 		return v.cookies(p, r, values)
+	case name == "Signature-Input":
+		return v.selfSigned(p, r, values)
 	case declared || sensitiveHeaders[name]:
 		if len(values) != 1 {
 			return fmt.Errorf("%w: the field %s stands %d times", ErrAmbiguousCredential, name, len(values))
@@ -158,7 +160,7 @@ func (v *Vault) underscored(r *Request, name string) bool {
 // that name, which is canonical, or may be another with hyphens for underscores.
 func (p *Places) TakesField(name string) bool {
 	plain := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
-	return sensitiveHeaders[plain] || plain == "Cookie" || p.has(Place{KindHeader, name}) || p.has(Place{KindHeader, plain})
+	return sensitiveHeaders[plain] || plain == "Cookie" || plain == "Signature" || p.has(Place{KindHeader, name}) || p.has(Place{KindHeader, plain})
 }
 
 // CheckTrailer refuses a field behind a body that holds a handle or a session token: no
@@ -364,7 +366,7 @@ func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot)
 	k := h.cred.Load()
 	traded := r.trades(h, k)
 	joins := p.handle != nil && p.handle != h && k != nil && !traded && p.joins(r, h)
-	if p.handle != nil && !joins && (p.handle != h || k == nil || k.Kind != KindSeveral && !traded) {
+	if p.handle != nil && !joins && (p.handle != h || k == nil || k.Kind != KindSeveral && k.Kind != KindHTTPSignature && !traded) {
 		return ErrAmbiguousCredential
 	}
 	print, public := p.Fingerprint, p.Credential // of the first, where this is the second
@@ -382,7 +384,7 @@ func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot)
 		return ErrHandleRevoked
 	case !r.Now.Before(h.Expires):
 		return ErrHandleExpired
-	case !r.Places.has(s.place) && k.place != s.place:
+	case !r.Places.has(s.place) && k.place != s.place && (s.place.kind != KindHTTPSignature || k.Kind != KindHTTPSignature):
 		return fmt.Errorf("%w: %s", ErrHandlePlace, s.place.kind)
 	}
 	switch {

@@ -34,6 +34,9 @@ func signedKinds() []Kind {
 			Material: `{"consumer_key": …, "consumer_secret": …, "token": …, "token_secret": …}`,
 			Settings: []Setting{{"signature_method", "HMAC-SHA1 or HMAC-SHA256 (HMAC-SHA1)", false}}, place: onlyPlace(KindOAuth1), open: openOAuth1},
 		{Name: KindHMAC, Doc: "a signature of the vendor's own scheme, which the settings declare", Material: `{"key_id": …, "secret": …}`, Settings: hmacSettings, place: hmacPlace, open: openHMAC},
+		{Name: KindHTTPSignature, Doc: "HTTP Message Signatures (RFC 9421), of the components that the settings declare; a client that signs by itself has the handle for its keyid",
+			Material: `the private key in PEM, with its id in the setting key_id; or {"key_id": …, "private_key": … or for hmac-sha256 "secret": …, "token": what stands where the handle stood, if anything}`,
+			Settings: httpSignatureSettings, place: httpSignaturePlace, open: openHTTPSignature},
 		{Name: KindMTLS, Doc: "a client certificate, shown on every connection of the session to the service; clients need no handle for it",
 			Material: "the certificate, its chain and its private key in PEM", place: mintedPlace, open: openMTLS},
 	}

@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net/http"
 	"net/url"
@@ -132,6 +133,14 @@ func TestHMACScheme(t *testing.T) {
 	if got := out.Header.Get("Cb-Sign"); got != "v1="+hex.EncodeToString(mac.Sum(nil)) || out.Header.Get("Cb-Key") != "real" || string(out.Head) != `{"size":1}` || out.ContentLength != 10 || out.Tail != nil {
 		t.Errorf("sent %v, %q", out.Header, out.Head)
 	}
+	// The body's hash may stand in a field and nowhere else.
+	h = b.with(t, Credential{ID: "bh", Kind: KindHMAC, Settings: map[string]string{"string": "{method}{timestamp}", "set": "header:Cb-Key={key},header:Cb-Hash={body_hash},header:Cb-Sign={signature}"}}, `{"key_id":"real","secret":"hush"}`)
+	r = b.acme(t, "header:Cb-Key")
+	r.Header = http.Header{"Cb-Key": {h}}
+	sum := sha256.Sum256([]byte(`{"size":1}`))
+	if out, err = b.post(t, r, `{"size":1}`); err != nil || out.Header.Get("Cb-Hash") != hex.EncodeToString(sum[:]) || string(out.Head) != `{"size":1}` {
+		t.Errorf("sent %v, %q, %v", out.Header, out.Head, err)
+	}
 	for name, bad := range map[string]map[string]string{
 		"unknown part":       {"string": "{secret}", "set": "header:A={signature},header:K={key}"},
 		"no signature":       {"string": "{body}", "set": "header:K={key}"},
@@ -238,5 +247,21 @@ func TestCheckHMAC(t *testing.T) {
 		if err := CheckHMAC(settings); (err == nil) != want {
 			t.Errorf("key_encoding %q: %v", encoding, err)
 		}
+	}
+}
+
+// TestRFC3986 has every byte encoded as RFC 5849 section 3.6 says.
+func TestRFC3986(t *testing.T) {
+	for i := range 256 {
+		s, want := string([]byte{byte(i)}), fmt.Sprintf("%%%02X", i)
+		if strings.Contains("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~", s) {
+			want = s
+		}
+		if got := rfc3986(s); got != want {
+			t.Errorf("%q: got %s, want %s", s, got, want)
+		}
+	}
+	if got := rfc3986("Ladies + Gentlemen é"); got != "Ladies%20%2B%20Gentlemen%20%C3%A9" {
+		t.Errorf("got %s", got)
 	}
 }

@@ -27,6 +27,11 @@ func newNaming(c *action.Catalogue) (*naming, error) {
 				return nil, fmt.Errorf("service %q: hmac: %w", s.Name, err)
 			}
 		}
+		if len(s.HTTPSignature) > 0 {
+			if err := credential.CheckHTTPSignature(s.HTTPSignature); err != nil {
+				return nil, fmt.Errorf("service %q: http_signature: %w", s.Name, err)
+			}
+		}
 		p.Foreign, p.Cookies, p.TokensOf = s.AllowForeign, s.AllowCookies, s.TokensOf
 		n.places[s] = &p
 	}

@@ -72,6 +72,9 @@ var refusals = []refusal{
 	{errTrace, 400, "trace", "", "TRACE is not forwarded", "Its answer would repeat the credential."},
 	{errAuthority, 421, "wrong_authority", "wrong_authority", "The request is for another authority than its tunnel", "Open a tunnel to the authority that the request names."},
 	{errHandout, 502, "handout_kept_back", "", "The service handed out a credential that could not be kept", "It may be valid at the service; ask an operator to revoke it there. Nothing of the answer was passed on."},
+	{credential.ErrBodyLong, 413, "body_too_long", "", "The body is too long to be signed", "Send it in parts of at most 16 MiB; AWS's clients and those that send Content-Digest can send the hash ahead."},
+	{credential.ErrBody, 400, "body_unreadable", "", "The request body could not be read", "Send the body as its framing, and its digest, announce it."},
+	{credential.ErrMissing, 400, "signature_component", "", "The request lacks what the service's signature covers", "Send what the detail names; `chaperone credential show` has all that is covered."},
 	{errBody, 400, "body_unreadable", "", "The request body could not be read", "Send the body as its framing announces it."},
 	{errUnclear, 400, "unclear_request", "", "This is not one clear request", "Send it in the plain form that HTTP/1.1 or HTTP/2 describes."},
 	{action.ErrBodyCredential, 403, "foreign_credential", "foreign_credential", "The body carries a credential", "Leave it out of the body and put the handle where the service takes credentials in the head."},
@@ -280,7 +283,7 @@ func detail(f refusal, err error, reasons []string) string {
 	if len(reasons) > 0 {
 		return reasons[0]
 	}
-	if errors.Is(err, errUnclear) || errors.Is(err, errAuthority) || errors.Is(err, action.ErrAmbiguous) {
+	if errors.Is(err, errUnclear) || errors.Is(err, errAuthority) || errors.Is(err, action.ErrAmbiguous) || errors.Is(err, credential.ErrMissing) || errors.Is(err, credential.ErrBody) || errors.Is(err, credential.ErrBodyLong) {
 		return err.Error()
 	}
 	return f.title + "."

@@ -51,7 +51,7 @@ func (x *exchange) WholeBody(max int) ([]byte, error) {
 	}
 	head, whole, err := x.readHead(max)
 	if err == nil && !whole {
-		err = fmt.Errorf("%w: it is longer than %d bytes, and its signature is over the whole", errBody, max)
+		err = fmt.Errorf("%w: it is longer than %d bytes, and its signature is over the whole", credential.ErrBodyLong, max)
 	}
 	return head, err
 }

@@ -91,8 +91,9 @@ func sweptKinds(t *testing.T) map[string]swept {
 		credential.KindOAuth1: {material: `{"consumer_key":"ck","consumer_secret":"` + canary + `","token":"tk","token_secret":"` + canary + `"}`, put: func(r *http.Request, h string, _ map[string]string) {
 			r.Header.Set("Authorization", `OAuth oauth_consumer_key="x", oauth_token="`+h+`", oauth_nonce="n", oauth_signature="s"`)
 		}},
-		credential.KindHMAC: {material: `{"key_id":"id","secret":"` + canary + `"}`, settings: map[string]string{"string": "{method}{target}", "set": "header:X-Key={key},header:X-Sign={signature}"}, put: inHeader("X-Key")},
-		credential.KindMTLS: {material: clientCertificate(t, "agent"), put: func(*http.Request, string, map[string]string) {}},
+		credential.KindHMAC:          {material: `{"key_id":"id","secret":"` + canary + `"}`, settings: map[string]string{"string": "{method}{target}", "set": "header:X-Key={key},header:X-Sign={signature}"}, put: inHeader("X-Key")},
+		credential.KindHTTPSignature: {material: `{"key_id":"id","secret":"` + canary + `","token":"` + canary + `"}`, settings: map[string]string{"components": "@method @target-uri authorization", "algorithm": "hmac-sha256"}},
+		credential.KindMTLS:          {material: clientCertificate(t, "agent"), put: func(*http.Request, string, map[string]string) {}},
 	}
 }
 

@@ -24,6 +24,7 @@ func (s *Service) merge(over *Service) *Service {
 	m.Batches = both(s.Batches, over.Batches)
 	m.Ops = both(s.Ops, over.Ops)
 	m.HMAC = both(s.HMAC, over.HMAC)
+	m.HTTPSignature = both(s.HTTPSignature, over.HTTPSignature)
 	m.Copies = both(s.Copies, over.Copies)
 	m.Also = both(s.Also, over.Also)
 	m.Aliases = both(s.Aliases, over.Aliases)

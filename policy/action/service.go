@@ -77,6 +77,9 @@ type Service struct {
 	// hmac that are added without any. What is signed is made of these and of the request
 	// as it was allowed; the agent has no other say in it.
 	HMAC map[string]string `json:"hmac,omitempty" yaml:"hmac"`
+	// HTTPSignature are the settings of credentials of kind http-signature (RFC 9421) that
+	// leave the same out, as HMAC are those of its kind.
+	HTTPSignature map[string]string `json:"http_signature,omitempty" yaml:"http_signature"`
 	// Copies are operations that read something beside what they are on, each with the
 	// operation that reads it and the path at which a GET does: "objects.get
 	// /storage/v1/b/{sourceBucket}/o/{sourceObject}", of the request's parameters, {@FIELD} and

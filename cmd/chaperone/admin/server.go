@@ -227,8 +227,8 @@ func (s *Server) addCredential(r *http.Request, in CredentialSpec) (credential.C
 		return credential.Credential{}, problem.Failure(fmt.Errorf("service is not known: %s", in.Service),
 			"see `chaperone service list`; services: in config.yaml adds others")
 	}
-	if in.Kind == credential.KindHMAC && len(in.Settings) == 0 {
-		in.Settings = s.signing(in.Service)
+	if in.Settings["string"] == "" && in.Settings["components"] == "" { // else it has a scheme of its own
+		in.Settings = s.signing(in.Service, in.Kind, in.Settings)
 	}
 	if err := s.o.Vault.Add(r.Context(), in.Credential, secretOf(in.Secret)); err != nil {
 		return credential.Credential{}, err
@@ -237,16 +237,23 @@ func (s *Server) addCredential(r *http.Request, in CredentialSpec) (credential.C
 }
 
 // signing is how a service, or the only one of a family that says so, has requests
-// signed.
-func (s *Server) signing(of string) (scheme map[string]string) {
+// signed, with what the credential says itself.
+func (s *Server) signing(of, kind string, own map[string]string) map[string]string {
+	var scheme map[string]string
 	for _, service := range s.services(of) {
-		if len(service.HMAC) > 0 {
-			if scheme != nil {
-				return nil // two ways: the credential has to say which
-			}
-			scheme = maps.Clone(service.HMAC)
+		declared := map[string]map[string]string{credential.KindHMAC: service.HMAC, credential.KindHTTPSignature: service.HTTPSignature}[kind]
+		if len(declared) == 0 {
+			continue
 		}
+		if scheme != nil {
+			return own // two ways: the credential has to say which
+		}
+		scheme = maps.Clone(declared)
 	}
+	if scheme == nil {
+		return own
+	}
+	maps.Copy(scheme, own)
 	return scheme
 }
 
