@@ -14,6 +14,7 @@ import (
 	"chaperone/certs"
 	"chaperone/proxy/authority"
 	"chaperone/proxy/http1"
+	"chaperone/proxy/records"
 )
 
 // connectDoor returns the goproxy server that answers CONNECT. Each tunnel is
@@ -98,15 +99,17 @@ func (x *exchange) admit() (*tunnel, error) {
 // goroutine that served the CONNECT and leaves nothing of it behind: the next one
 // starts with a small stack, where this one's has grown with the handshake.
 func (s *Server) intercept(r *http.Request, client net.Conn, t *tunnel) {
-	first := &peeked{Conn: client}
-	t.Conn = first
+	below := records.New(client)
+	t.Conn = below
 	t.attach()
 	if _, err := io.WriteString(t.Conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
 		t.Close()
 		return
 	}
 	t.SetDeadline(time.Now().Add(s.o.HandshakeTimeout))
-	if !first.isTLS() {
+	// 22 begins a TLS handshake (RFC 8446 section 5.1) and no HTTP request. Of a connection
+	// that has ended the handshake finds out.
+	if b, err := below.Peek(); err == nil && b != 22 {
 		t.scheme = "http"
 		t.SetDeadline(time.Time{})
 		go s.agents.ServeConn(t.context(), t, s.within(t))
@@ -124,50 +127,13 @@ func (s *Server) intercept(r *http.Request, client net.Conn, t *tunnel) {
 		s.handover.give(tc)
 		return
 	}
-	go s.agents.ServeConn(t.context(), tc, s.within(t))
+	go s.agents.ServeConn(t.context(), records.Over(tc, below), s.within(t))
 }
 
 // within serves HTTP/1.1 requests inside t.
 func (s *Server) within(t *tunnel) http1.Handler {
 	d := &door{tunnel: t}
 	return func(w http.ResponseWriter, r *http.Request, h http1.Head) { s.serve(w, r, h, d) }
-}
-
-// peeked is a connection whose first byte can be looked at.
-type peeked struct {
-	net.Conn
-	first byte
-	held  bool // first has been read from the connection and by nobody else
-}
-
-// isTLS looks at the first byte: 22 begins a TLS handshake (RFC 8446 section 5.1)
-// and no HTTP request. A connection that has ended counts as TLS, whose handshake
-// will find out.
-func (p *peeked) isTLS() bool {
-	var b [1]byte
-	if n, _ := p.Conn.Read(b[:]); n == 0 {
-		return true
-	}
-	p.first, p.held = b[0], true
-	return p.first == 22
-}
-
-// Read reads the first byte again.
-func (p *peeked) Read(b []byte) (int, error) {
-	if !p.held || len(b) == 0 {
-		return p.Conn.Read(b)
-	}
-	p.held = false
-	b[0] = p.first
-	return 1, nil
-}
-
-// CloseWrite closes the sending half where the connection can.
-func (p *peeked) CloseWrite() error {
-	if h, ok := p.Conn.(interface{ CloseWrite() error }); ok {
-		return h.CloseWrite()
-	}
-	return nil
 }
 
 // tunnelFailed records a handshake for another name than the tunnel's: somebody

@@ -212,7 +212,12 @@ func remove(h http.Header, name string) {
 	}
 }
 
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+// copyBuffers are for one piece of a body, largeBuffers for the pieces of one that is
+// large: what goes on in one write.
+var (
+	copyBuffers  = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+	largeBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+)
 
 var (
 	errServiceCut = errors.New("service ended its answer early")
@@ -224,6 +229,7 @@ var (
 func (x *exchange) answerBody(resp *http.Response, buf []byte) error {
 	left := resp.ContentLength // negative: unknown
 	piece, err := x.scrub.read, x.scrub.err
+	large := false
 	for {
 		left -= int64(len(piece))
 		if werr := x.passPiece(piece, err == nil && left != 0 && len(piece) < len(buf)); werr != nil {
@@ -234,6 +240,11 @@ func (x *exchange) answerBody(resp *http.Response, buf []byte) error {
 		}
 		if err != nil {
 			return x.cause(err)
+		}
+		if !large && len(piece) == len(buf) {
+			more := largeBuffers.Get().(*[]byte)
+			defer largeBuffers.Put(more)
+			buf, large = *more, true
 		}
 		var n int
 		n, err = resp.Body.Read(buf)

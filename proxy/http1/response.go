@@ -213,20 +213,37 @@ func (w *response) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// put adds p to what goes out. What does not fit goes out at once.
+// put adds p to what goes out. What does not fit goes out at once, together with what
+// is there.
 func (w *response) put(p []byte) {
-	if len(w.out)+len(p) <= cap(w.out) {
+	switch {
+	case w.err != nil:
+	case len(w.out)+len(p) <= cap(w.out):
 		w.out = append(w.out, p...)
-		return
+	case len(w.out) == 0:
+		_, w.err = w.c.Conn.Write(p)
+	case len(p) < cap(w.out)/2:
+		n := copy(w.out[len(w.out):cap(w.out)], p)
+		w.out = w.out[:len(w.out)+n]
+		w.flush()
+		w.out = append(w.out, p[n:]...)
+	default:
+		w.err = w.both(p)
+		w.out = w.out[:0]
+	}
+}
+
+// both writes what is there and p, in as few writes as may be.
+func (w *response) both(p []byte) error {
+	if s, ok := w.c.Conn.(interface{ WriteBoth(head, p []byte) error }); ok {
+		return s.WriteBoth(w.out, p)
 	}
 	n := copy(w.out[len(w.out):cap(w.out)], p)
-	w.out = w.out[:len(w.out)+n]
-	w.flush()
-	if p = p[n:]; len(p) < cap(w.out)/2 {
-		w.out = append(w.out, p...)
-	} else if w.err == nil {
-		_, w.err = w.c.Conn.Write(p)
+	if _, err := w.c.Conn.Write(w.out[:len(w.out)+n]); err != nil || n == len(p) {
+		return err
 	}
+	_, err := w.c.Conn.Write(p[n:])
+	return err
 }
 
 // Flush sends what there is.

@@ -319,7 +319,7 @@ func (u *upload) finished() bool {
 	return u.done
 }
 
-var uploads = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+var uploads = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
 // send copies the body as it comes, with a chunk for each piece where its length is
 // not known. A body that ends early closes the connection, so that the service does

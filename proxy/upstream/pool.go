@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"chaperone/proxy/records"
 )
 
 // origin is what a connection leads to.
@@ -25,7 +27,7 @@ type origin struct {
 type conn struct {
 	net.Conn
 	raw   syscall.RawConn // of the socket, to look whether it is still open
-	below *records        // what TLS reads from; nil without TLS
+	tls   *records.Stream // nil without TLS
 	br    *bufio.Reader
 	to    origin
 	cut   func()    // abort, made once
@@ -126,8 +128,8 @@ func (c *conn) quiet() bool {
 	if c.br.Buffered() > 0 || c.raw == nil {
 		return false
 	}
-	if c.below != nil {
-		return c.below.quiet(c.Conn)
+	if c.tls != nil {
+		return c.tls.Quiet()
 	}
 	open := false
 	err := c.raw.Read(func(fd uintptr) bool {
@@ -159,8 +161,8 @@ func (c *Client) open(ctx context.Context, to origin) (*conn, error) {
 		if to.shown != nil {
 			showing(cfg, to.shown)
 		}
-		k.below = &records{Conn: nc, raw: k.raw}
-		tc := tls.Client(k.below, cfg)
+		below := records.New(nc)
+		tc := tls.Client(below, cfg)
 		hctx, cancel := context.WithTimeout(ctx, c.o.TLSTimeout)
 		err := tc.HandshakeContext(hctx)
 		cancel()
@@ -168,7 +170,8 @@ func (c *Client) open(ctx context.Context, to origin) (*conn, error) {
 			nc.Close()
 			return nil, fmt.Errorf("%w: %w", errHandshake, err)
 		}
-		k.Conn = tc
+		k.tls = records.Over(tc, below)
+		k.Conn = k.tls
 	}
 	k.br = bufio.NewReaderSize(k.Conn, 4<<10)
 	c.opened.Add(1)
@@ -178,8 +181,8 @@ func (c *Client) open(ctx context.Context, to origin) (*conn, error) {
 // abort ends the connection without a word. A TLS close notice would make the
 // service end its answer in good order, and half of it could pass for the whole.
 func (c *conn) abort() {
-	if tc, ok := c.Conn.(*tls.Conn); ok {
-		tc.NetConn().Close()
+	if c.tls != nil {
+		c.tls.NetConn().Close()
 		return
 	}
 	c.Conn.Close()
