@@ -171,7 +171,7 @@ func (x *exchange) present() error {
 	x.presented, err = x.s.o.Vault.Present(&credential.Request{
 		Method: x.q.Request.Method, Host: x.out.HostHeader, Header: x.r.Header, ContentLength: x.out.ContentLength, Path: x.q.Request.Path, RawQuery: x.q.Request.RawQuery,
 		InPath: x.hidden.path, InBody: x.hidden.body, Session: x.q.Session.ID,
-		Service: x.serviceName(), Places: x.places, Mints: len(x.q.Action.Mints) > 0 && len(x.q.Actions) == 0, Now: x.rec.Arrived, Body: x,
+		Service: x.serviceName(), Places: x.places, Mints: len(x.q.Action.Mints) > 0 && len(x.q.Actions) == 0, Now: x.s.o.Now(), Body: x,
 	})
 	x.q.Credential = x.presented.Credential
 	x.q.Request.HiddenHeaders, x.q.Request.HiddenQuery = credential.HiddenHeaders, credential.HiddenQuery

@@ -45,6 +45,8 @@ type Options struct {
 	Limits *limit.Counter
 	Logger *slog.Logger // operational messages; never about one request's content
 
+	// Now tells the time by which handles end, the same on all replicas; time.Now when nil.
+	Now func() time.Time
 	// TunnelUnknown passes hosts that no service names through uninspected, when
 	// policy allows it at CONNECT. They never get a credential.
 	TunnelUnknown bool
@@ -78,6 +80,9 @@ func New(o Options) (*Server, error) {
 	o.HeadTimeout = orDefault(o.HeadTimeout, 10*time.Second)
 	o.HandshakeTimeout = orDefault(o.HandshakeTimeout, 10*time.Second)
 	o.IdleTimeout = orDefault(o.IdleTimeout, 10*time.Minute)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	s := &Server{o: o, handover: newHandover(), leaves: o.CA.ServerConfig(), parting: partingTime}
 	if err := s.UseCatalogue(o.Catalogue); err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ func (x *exchange) trade(t credential.Trade) error {
 	if err := x.commit(); err != nil {
 		return err
 	}
-	left := min(t.Expires.Sub(x.rec.Arrived), maxTraded)
+	left := min(t.Expires.Sub(x.s.o.Now()), maxTraded)
 	body, err := json.Marshal(map[string]any{ // RFC 6749 section 5.1, RFC 8693 section 2.2.1
 		"access_token": t.Handle, "token_type": "Bearer", "expires_in": int64(left / time.Second),
 		"issued_token_type": "urn:ietf:params:oauth:token-type:access_token",

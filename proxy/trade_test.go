@@ -10,11 +10,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"chaperone/credential"
 	"chaperone/policy"
 	"chaperone/policy/action"
 	"chaperone/proxy/identity"
+	"chaperone/proxy/upstream"
 )
 
 // trading has the road lead to a service and to the token endpoint of its tokens.
@@ -290,4 +292,34 @@ type allows struct{ denies }
 
 func (allows) Eval(context.Context, *policy.Question) (policy.Answer, error) {
 	return policy.Answer{Result: policy.Allow, Reasons: []string{"Yes."}}, nil
+}
+
+// TestHandlesEndByTheSharedClock has the clock that replicas share a day ahead of this
+// machine's, and then right.
+func TestHandlesEndByTheSharedClock(t *testing.T) {
+	var ahead atomic.Int64
+	d := newRoad(t, func(o *Options, _ *upstream.Options) {
+		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	c := d.client(false)
+	ask := func() int {
+		r, err := http.NewRequest(http.MethodPost, "https://api.github.com/repos/acme/web/issues", strings.NewReader("{}"))
+		check(t, err)
+		r.Header.Set("Authorization", "Bearer "+d.handle)
+		resp, err := c.Do(r)
+		check(t, err)
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	ahead.Store(int64(24 * time.Hour))
+	if got := ask(); got != http.StatusForbidden {
+		t.Errorf("the handle has ended: %d", got)
+	}
+	if got := d.records(1)[0].Outcome.Outcome.Error; got != "handle_expired" {
+		t.Errorf("recorded as %q", got)
+	}
+	ahead.Store(0)
+	if got := ask(); got != http.StatusOK || len(d.received()) != 1 {
+		t.Errorf("the handle has not ended: %d, the service received %d requests", got, len(d.received()))
+	}
 }
