@@ -236,11 +236,9 @@ func (h *httpSignature) digest(u *use) error {
 	}
 	given, told := h.scheme.GivenDigest(u.out.Header["Content-Digest"])
 	sum := h.scheme.NewDigest()
-	if told && (u.out.ContentLength > maxSigned || u.out.ContentLength < 0 && !lengthAlways) {
+	if told && u.out.Tail != nil && (u.out.ContentLength > maxSigned || u.out.ContentLength < 0 && !lengthAlways) {
 		sum.Write(u.out.Head)
-		if u.out.Tail != nil {
-			u.out.Tail, u.out.Rewritten = &digested{u.out.Tail, sum, given}, true
-		}
+		u.out.Tail, u.out.Rewritten = &digested{u.out.Tail, sum, given}, true
 		u.setField("Content-Digest", h.scheme.ContentDigest(given))
 		return nil
 	}

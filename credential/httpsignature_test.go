@@ -14,8 +14,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	"chaperone/policy"
 )
 
 // signingKey is a private key in PEM, and what its signatures are verified with.
@@ -168,20 +166,8 @@ func TestHTTPSignatureOfLongBodies(t *testing.T) {
 		if tc.digest != "" {
 			r.Header["Content-Digest"] = []string{tc.digest}
 		}
-		r.Method, r.Host = "POST", "api.acme.dev"
-		p, err := b.Present(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		q := &policy.Question{Credential: p.Credential, Request: policy.Request{Method: "POST", Scheme: "https", Host: "api.acme.dev", Path: r.Path}}
-		var gate policy.Gate
-		gate.Use(allowAll{})
-		permit, _, err := gate.Decide(t.Context(), q)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out := &Outgoing{Target: q.Request.Target(), Header: r.Header, Path: r.Path, HostHeader: "api.acme.dev", Head: long[:5], Tail: io.LimitReader(endless{}, int64(len(long)-5)), ContentLength: tc.length}
-		if err := b.Swap(t.Context(), permit, &p, out); !errors.Is(err, tc.want) || err == nil && tc.want != nil {
+		out, err := b.send(t, r, &Outgoing{Head: long[:5], Tail: io.LimitReader(endless{}, int64(len(long)-5)), ContentLength: tc.length})
+		if !errors.Is(err, tc.want) || err == nil && tc.want != nil {
 			t.Errorf("%s: %v, want %v", name, err, tc.want)
 		}
 		if tc.want != nil {
@@ -191,6 +177,23 @@ func TestHTTPSignatureOfLongBodies(t *testing.T) {
 		if !errors.Is(err, tc.sent) || int(n)+len(out.Head) != len(long) || out.Header.Get("Content-Digest") != tc.digest {
 			t.Errorf("%s: %d bytes, %v", name, n, err)
 		}
+	}
+}
+
+// TestHTTPSignatureOfWholeBodies: the digest of a body that is at hand is made, also where
+// its length was not announced and its client gave another's.
+func TestHTTPSignatureOfWholeBodies(t *testing.T) {
+	b := vault(t)
+	key, _ := signingKey(t)
+	h := b.with(t, Credential{ID: "sig", Kind: KindHTTPSignature, Settings: signs}, key)
+	r := b.acme(t)
+	r.Header = http.Header{"Authorization": {"Bearer " + h}, "Content-Digest": {sha("another")}}
+	out, err := b.send(t, r, &Outgoing{Head: []byte("the body"), ContentLength: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := out.Header.Get("Content-Digest"); got != sha("the body") {
+		t.Errorf("sent with the digest %s", got)
 	}
 }
 

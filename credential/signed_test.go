@@ -32,8 +32,14 @@ func (s text) WholeBody(int) ([]byte, error) { return []byte(s), nil }
 // post is a request of acme's with a body, up to the swap.
 func (b *bench) post(t testing.TB, r *Request, body string) (*Outgoing, error) {
 	t.Helper()
-	r.Method, r.Host = "POST", "api.acme.dev"
 	r.Body = text(body)
+	return b.send(t, r, &Outgoing{RawQuery: r.RawQuery, Tail: strings.NewReader(body), ContentLength: -1})
+}
+
+// send has out go out for r, which policy allows.
+func (b *bench) send(t testing.TB, r *Request, out *Outgoing) (*Outgoing, error) {
+	t.Helper()
+	r.Method, r.Host = "POST", "api.acme.dev"
 	p, err := b.Present(r)
 	if err != nil {
 		return nil, err
@@ -45,7 +51,7 @@ func (b *bench) post(t testing.TB, r *Request, body string) (*Outgoing, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := &Outgoing{Target: q.Request.Target(), Header: r.Header, Path: r.Path, RawQuery: r.RawQuery, HostHeader: "api.acme.dev", Tail: strings.NewReader(body), ContentLength: -1}
+	out.Target, out.Header, out.Path, out.HostHeader = q.Request.Target(), r.Header, r.Path, "api.acme.dev"
 	return out, b.Swap(t.Context(), permit, &p, out)
 }
 
