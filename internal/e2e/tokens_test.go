@@ -20,17 +20,27 @@ import (
 	"chaperone/internal/testkit"
 )
 
-// pythonWith is a Python that has a module: of the clients that were installed, or the
-// machine's own.
-func pythonWith(t *testing.T, module string) string {
+// pythonWith is a Python that has modules, with what requirements.txt names or without,
+// and the variable by which it finds them.
+func pythonWith(t *testing.T, modules string) (python, path string) {
 	t.Helper()
-	for _, python := range []string{filepath.Join(*kept, "py", "bin", "python3"), "python3", "/usr/bin/python3"} {
-		if exec.Command(python, "-c", "import "+module).Run() == nil {
-			return python
-		}
+	installed, err := filepath.Abs("python_modules")
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Skipf("no Python here has %s: pip install google-auth requests boto3", module)
-	return ""
+	path = "PYTHONPATH=" + installed
+	var said []byte
+	for _, python := range []string{"python3", "/usr/bin/python3"} {
+		c := exec.Command(python, "-c", "import "+modules)
+		c.Env = append(os.Environ(), path)
+		out, err := c.CombinedOutput()
+		if err == nil {
+			return python, path
+		}
+		said = append(out, err.Error()...)
+	}
+	t.Skipf("no Python here has %s (python3 -m pip install --target internal/e2e/python_modules -r internal/e2e/requirements.txt): %s", modules, said)
+	return "", ""
 }
 
 // keyFile is a service account's key file, as Google's console hands it out, and is a
@@ -76,6 +86,7 @@ func beginTokens(t *testing.T) *tokens {
 	w := &tokens{dir: t.TempDir(), env: os.Environ()}
 	resolve := map[string]string{}
 	for host, h := range map[string]http.Handler{
+		"graph.microsoft.com": graph(plainSecret), "login.microsoftonline.com": microsoftLogin(canary+"-client", plainSecret),
 		"api.github.com": testkit.GitHub(githubSecret), "www.googleapis.com": testkit.Drive(plainSecret), "sts.eu-west-1.amazonaws.com": testkit.STS(own, canary+"-web-identity", givenKeys), "s3.eu-west-1.amazonaws.com": testkit.S3For(givenKeys),
 		"oauth2.googleapis.com": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
@@ -97,7 +108,7 @@ func beginTokens(t *testing.T) *tokens {
 		t.Fatal(err)
 	}
 	w.Program, err = testkit.Start(t.Context(), testkit.ProgramOptions{Bin: bin, Dir: w.dir, Roots: ca.PEM(), Resolve: resolve,
-		Grants: "grants:\n  agents:\n    triage-bot:\n      allow:\n        - {actions: [\"github:issues/*\", \"google-drive:files.list\", \"aws-sts:AssumeRole\", \"aws-sts:AssumeRoleWithWebIdentity\", \"aws-s3:ListBuckets\"]}\n  humans:\n    \"*\": {allow: [{actions: [\"*:*\"]}]}\n"})
+		Grants: "grants:\n  agents:\n    triage-bot:\n      allow:\n        - {actions: [\"github:issues/*\", \"google-drive:files.list\", \"msgraph:me.*\", \"msgraph-login:instance/get\", \"msgraph-login:configuration/get\", \"aws-sts:AssumeRole\", \"aws-sts:AssumeRoleWithWebIdentity\", \"aws-s3:ListBuckets\"]}\n  humans:\n    \"*\": {allow: [{actions: [\"*:*\"]}]}\n"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +118,41 @@ func beginTokens(t *testing.T) *tokens {
 	w.tell(t, keyFile(t), "credential", "add", "account", "--service", "google-*", "--owner", "org", "--kind", "google-service-account", "--set", "scopes=https://www.googleapis.com/auth/drive", "--from-stdin")
 	w.tell(t, canary+"-web-identity", "credential", "add", "web", "--service", "aws-sts", "--owner", "org", "--kind", "body", "--from-stdin")
 	w.tell(t, `{"access_key_id":"`+amazonID+`","secret_access_key":"`+amazonSecret+`"}`, "credential", "add", "cloud", "--service", "aws-*", "--owner", "org", "--kind", "aws", "--from-stdin")
+	w.tell(t, canary+"-client", "credential", "add", "app", "--service", "msgraph", "--owner", "org", "--kind", "oauth2-client",
+		"--set", "token_url=https://login.microsoftonline.com/acme/oauth2/v2.0/token", "--set", "client_id=app", "--set", "auth=post", "--from-stdin")
 	return w
+}
+
+// graph is Microsoft Graph, as far as it says who somebody is.
+func graph(token string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.Header.Get("Authorization") != "Bearer "+token {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		fmt.Fprint(w, `{"displayName":"Acme"}`)
+	})
+}
+
+// microsoftLogin is the endpoint of Microsoft's tokens, and what its libraries read first.
+func microsoftLogin(secret, token string) http.Handler {
+	const at = "https://login.microsoftonline.com/acme/"
+	m := http.NewServeMux()
+	say := func(pattern, format string, args ...any) {
+		m.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			if r.Method == http.MethodPost && r.FormValue("client_secret") != secret {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			fmt.Fprintf(w, format, args...)
+		})
+	}
+	say("GET /common/discovery/instance", `{"tenant_discovery_endpoint":"%sv2.0/.well-known/openid-configuration","metadata":[{"preferred_network":"login.microsoftonline.com","preferred_cache":"login.windows.net","aliases":["login.microsoftonline.com"]}]}`, at)
+	say("GET /acme/v2.0/.well-known/openid-configuration", `{"issuer":"%[1]sv2.0","authorization_endpoint":"%[1]soauth2/v2.0/authorize","token_endpoint":"%[1]soauth2/v2.0/token"}`, at)
+	say("POST /acme/oauth2/v2.0/token", `{"access_token":%q,"token_type":"Bearer","expires_in":3600}`, token)
+	return m
 }
 
 // tell runs a verb that has to succeed.
@@ -120,11 +165,11 @@ func (w *tokens) tell(t *testing.T, stdin string, args ...string) string {
 	return r.Out + r.Err
 }
 
-// TestLibrariesThatGetTokens shows that what Google's and AWS's own libraries do by
-// themselves, from the files and variables that a session has, works and yields no
+// TestLibrariesThatGetTokens shows that what Google's, AWS's and Microsoft's own libraries
+// do by themselves, from the files and variables that a session has, works and yields no
 // secret.
 func TestLibrariesThatGetTokens(t *testing.T) {
-	google, amazon := pythonWith(t, "google.auth.transport.requests"), pythonWith(t, "boto3")
+	python, modules := pythonWith(t, "google.auth.transport.requests, boto3, msal")
 	script, err := filepath.Abs("testdata/tokens.py")
 	if err != nil {
 		t.Fatal(err)
@@ -134,18 +179,20 @@ func TestLibrariesThatGetTokens(t *testing.T) {
 	if err := os.WriteFile(config, []byte("[profile reader]\nrole_arn = arn:aws:iam::123456789012:role/reader\ncredential_source = Environment\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.env = append(os.Environ(), "AWS_CONFIG_FILE="+config, "AWS_REGION=eu-west-1")
-	for _, tc := range []struct{ python, credential, call, want string }{
-		{google, "person", "default", "google.oauth2.credentials\n200"},
-		{google, "account", "default", "google.oauth2.service_account\n200"},
-		{google, "account", "service-account", "200"},
-		{google, "account", "self-signed", "200"},
-		{amazon, "cloud", "assume", "acme"},
-		{amazon, "cloud", "profile", "acme"},
-		{amazon, "web", "web-identity", "acme"},
+	w.env = append(os.Environ(), "AWS_CONFIG_FILE="+config, "AWS_REGION=eu-west-1", modules)
+	for _, tc := range []struct{ credential, call, want string }{
+		{"person", "default", "google.oauth2.credentials\n200"},
+		{"account", "default", "google.oauth2.service_account\n200"},
+		{"account", "service-account", "200"},
+		{"account", "self-signed", "200"},
+		{"cloud", "assume", "acme"},
+		{"cloud", "profile", "acme"},
+		{"web", "web-identity", "acme"},
+		{"app", "client-secret", "200 Acme"},
+		{"app", "refresh-token", "200 Acme"},
 	} {
 		t.Run(tc.credential+" "+tc.call, func(t *testing.T) {
-			out := w.tell(t, "", "run", "--agent", agent, "--human", human, "--credential", tc.credential, "--", tc.python, script, tc.call)
+			out := w.tell(t, "", "run", "--agent", agent, "--human", human, "--credential", tc.credential, "--", python, script, tc.call)
 			if !strings.Contains(out, tc.want) {
 				t.Errorf("got %s, want %s", out, tc.want)
 			}

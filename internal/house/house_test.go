@@ -20,7 +20,7 @@ import (
 const root = "../.."
 
 // skipped folders hold nothing that is judged; also those that begin with a dot.
-var skipped = [...]string{"testdata", "node_modules", "state"}
+var skipped = [...]string{"testdata", "node_modules", "python_modules", "state"}
 
 // source is one Go file of the module.
 type source struct {

@@ -54,6 +54,31 @@ def web_identity():
     buckets(boto3.Session())
 
 
+AUTHORITY = "https://login.microsoftonline.com/acme"
+
+
+def client_secret():
+    import msal
+
+    app = msal.ConfidentialClientApplication("app", authority=AUTHORITY, client_credential=os.environ["MSGRAPH_TOKEN"])
+    me(app.acquire_token_for_client(["https://graph.microsoft.com/.default"]))
+
+
+def refresh_token():
+    import msal
+
+    me(msal.PublicClientApplication("app", authority=AUTHORITY).acquire_token_by_refresh_token(os.environ["MSGRAPH_TOKEN"], ["User.Read"]))
+
+
+def me(got):
+    import requests
+
+    if "access_token" not in got:
+        sys.exit(str(got))
+    answer = requests.get("https://graph.microsoft.com/v1.0/me", headers={"Authorization": "Bearer " + got["access_token"]})
+    print(answer.status_code, answer.json().get("displayName", answer.text))
+
+
 def buckets(own):
     print(own.client("s3", region_name="eu-west-1").list_buckets()["Buckets"][0]["Name"])
 
