@@ -51,8 +51,28 @@ type Outside struct {
 	HTTP http.RoundTripper
 	// Sources fetch secrets by the scheme of their references ("vault").
 	Sources map[string]source.Fetcher
+	// SourceTime bounds one fetch from a source, and TokenTime one exchange with a token
+	// endpoint; DefaultSourceTime and DefaultTokenTime when zero.
+	SourceTime, TokenTime time.Duration
 	// Now tells the time; time.Now when nil.
 	Now func() time.Time
+	// Told, where there is one, is told when a credential begins to give trouble, or
+	// another trouble than before, and with nil when it works again. It must not block.
+	Told func(id string, t *Trouble)
+}
+
+func (o *Outside) sourceTime() time.Duration {
+	if o.SourceTime > 0 {
+		return o.SourceTime
+	}
+	return DefaultSourceTime
+}
+
+func (o *Outside) tokenTime() time.Duration {
+	if o.TokenTime > 0 {
+		return o.TokenTime
+	}
+	return DefaultTokenTime
 }
 
 // Use gives the vault what it reaches. It is called once, before the first request.
@@ -72,11 +92,14 @@ var (
 	ErrSourceTimeout = errors.New("the source of the secret does not answer in time")
 )
 
-// Bounds of fetching a secret.
+// Bounds of fetching a secret, and of asking a token endpoint.
 const (
-	DefaultCache = 5 * time.Minute
-	MaxCache     = 24 * time.Hour
-	fetchTime    = 10 * time.Second
+	DefaultCache      = 5 * time.Minute
+	MaxCache          = 24 * time.Hour
+	DefaultSourceTime = 10 * time.Second
+	DefaultTokenTime  = 20 * time.Second
+
+	lateTime = 2 * time.Second // a source's time to end once its time is over
 )
 
 // ready is an opened credential.
@@ -118,10 +141,7 @@ func (v *Vault) Swap(ctx context.Context, permit *policy.Permit, p *Presented, o
 	if p.beside != nil {
 		return v.applyBoth(ctx, how, p, out)
 	}
-	if err := how.apply(ctx, p.in(out)); err != nil {
-		return v.troubled(p.cred, err)
-	}
-	return nil
+	return v.troubled(p.cred, how.apply(ctx, p.in(out)))
 }
 
 // Renew gets another token for a request that its service refused as unauthorised,
@@ -175,37 +195,26 @@ func (p *Presented) Restore(out *Outgoing) {
 	out.Header[p.field] = p.was
 }
 
-// troubled notes why a credential could not be used.
-func (v *Vault) troubled(k *kept, err error) error {
-	if err != nil {
-		k.trouble.Store(&Trouble{v.now().UTC().Truncate(time.Second), err.Error()})
-	}
-	return err
-}
-
-// Trouble returns why a credential could not be used when that was last tried, or nil.
-func (v *Vault) Trouble(id string) *Trouble {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	if k := v.credentials[id]; k != nil {
-		return k.trouble.Load()
-	}
-	return nil
-}
-
 // opened returns the credential as its kind applies it, opened before or now.
 func (v *Vault) opened(ctx context.Context, k *kept) (applier, error) {
 	if r := k.open.Load(); r != nil && (r.until.IsZero() || v.now().Before(r.until)) {
 		return r.how, nil
 	}
 	// The flight goes on when who began it is gone: others wait for it.
-	got, err, _ := v.flights.Do(k.ID, func() (any, error) {
+	flight := v.flights.DoChan(k.ID, func() (any, error) {
 		return v.openNow(context.WithoutCancel(ctx), k)
 	})
-	if err != nil {
-		return nil, err
+	late := time.NewTimer(v.outside.sourceTime() + lateTime)
+	defer late.Stop()
+	select {
+	case got := <-flight:
+		if got.Err != nil {
+			return nil, got.Err
+		}
+		return got.Val.(*ready).how, nil
+	case <-late.C: // a disk that hangs hears of no end of time; those who come later wait for the same look
+		return nil, fmt.Errorf("%w: %s", ErrSourceTimeout, source.Scheme(k.Source))
 	}
-	return got.(*ready).how, nil
 }
 
 func (v *Vault) openNow(ctx context.Context, k *kept) (*ready, error) {
@@ -242,12 +251,12 @@ func (v *Vault) material(ctx context.Context, k *kept) (secret.Secret, time.Time
 	if err != nil {
 		return secret.Secret{}, time.Time{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, fetchTime)
+	ctx, cancel := context.WithTimeout(ctx, v.outside.sourceTime())
 	defer cancel()
 	got, err := fetch.Fetch(ctx, ref)
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return secret.Secret{}, time.Time{}, fmt.Errorf("%w: %s", ErrSourceTimeout, source.Scheme(k.Source))
+		return secret.Secret{}, time.Time{}, fmt.Errorf("%w: %s, %v", ErrSourceTimeout, source.Scheme(k.Source), v.outside.sourceTime())
 	case err != nil:
 		return secret.Secret{}, time.Time{}, fmt.Errorf("%w: %s: %w", ErrSource, source.Scheme(k.Source), err)
 	case got.Secret.Empty():

@@ -3,10 +3,13 @@ package credential
 import (
 	"context"
 	"errors"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"chaperone/credential/internal/secret"
 	"chaperone/credential/source"
 )
 
@@ -68,8 +71,59 @@ func TestSourceThatHangs(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, ErrSourceTimeout) || time.Since(began) > fetchTime {
+		if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, ErrSourceTimeout) || time.Since(began) > DefaultSourceTime {
 			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
+}
+
+// stuck is a source on a disk that hangs: it hears of no end of time.
+type stuck struct {
+	looks atomic.Int64
+	free  chan struct{}
+}
+
+func (*stuck) Check(string) error { return nil }
+func (s *stuck) Fetch(context.Context, string) (source.Fetched, error) {
+	s.looks.Add(1)
+	<-s.free
+	return source.Fetched{Secret: secret.New("canary")}, nil
+}
+
+// TestDiskThatHangs: nobody waits for it without end, one look at it is under way at a time,
+// and operators are told once, and when it is back.
+func TestDiskThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, s := vault(t), &stuck{free: make(chan struct{})}
+		var told []string
+		b.Use(Outside{SourceTime: 3 * time.Second, Sources: map[string]source.Fetcher{"disk": s}, Told: func(id string, x *Trouble) {
+			if x == nil {
+				x = &Trouble{}
+			}
+			told = append(told, id+" "+x.What+", "+x.Hint)
+		}})
+		if err := b.Add(t.Context(), Credential{ID: "s", Kind: KindBearer, Service: "acme", Owner: "org", Source: "disk:x"}, Secret{}); err != nil {
+			t.Fatal(err)
+		}
+		h, err := b.Issue(t.Context(), "s", "s_1", "", time.Now().Add(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, ErrSourceTimeout) {
+				t.Error(err)
+			}
+		}
+		close(s.free)
+		synctest.Wait()
+		if got, err := b.authorization(t, h, Caller{}); err != nil || got != "Bearer canary" || s.looks.Load() != 1 {
+			t.Errorf("once it is back: %q, %v, after %d looks", got, err, s.looks.Load())
+		}
+		if len(told) != 2 || !strings.Contains(told[0], "s the source of the secret does not answer in time: disk, ") || !strings.Contains(told[0], "sources.timeout") || told[1] != "s , " || b.Troubles() != nil {
+			t.Errorf("told %q, and there is %v", told, b.Troubles())
+		}
+		if _, err := b.authorization(t, h+"x", Caller{}); err == nil || b.Trouble("s") != nil { // the agent's affair
+			t.Errorf("%v, trouble %v", err, b.Trouble("s"))
 		}
 	})
 }

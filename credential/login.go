@@ -136,7 +136,7 @@ func (l *Logins) Finish(ctx context.Context, id string, a grant.Answer) (Credent
 	if err != nil {
 		return Credential{}, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), mintTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.v.outside.tokenTime())
 	defer cancel()
 	t, err := x.flow.Code(ctx, a)
 	if err != nil {

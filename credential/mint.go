@@ -31,8 +31,7 @@ type minter interface {
 
 // Times of tokens.
 const (
-	mintTime  = 20 * time.Second // for one exchange with a token endpoint
-	lockTime  = 45 * time.Second // longer than whoever holds a lock can take
+	lockTime  = 25 * time.Second // beyond an exchange with the token endpoint: longer than whoever holds a lock can take
 	saveTime  = 5 * time.Second
 	lockPause = 50 * time.Millisecond
 	early     = time.Minute      // a token is renewed so long before it ends, or in the last tenth of its life
@@ -129,7 +128,7 @@ func (m *minted) current(ctx context.Context, c *Caller, refused *token) (*token
 	}
 	got, err, _ := m.flights.Do(key, func() (any, error) {
 		// Who began it may go away: a refresh that has begun is carried through.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), mintTime)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.v.outside.tokenTime())
 		defer cancel()
 		return m.another(ctx, c, key, refused)
 	})
@@ -154,7 +153,7 @@ func (m *minted) another(ctx context.Context, c *Caller, key string, refused *to
 		if m.good(t, refused) {
 			return m.keep(key, t), nil
 		}
-		_, err = m.v.kv.Save(ctx, store.Entry{Name: m.name(mintPrefix, key), Value: []byte(m.k.ID), Expires: m.v.now().Add(lockTime)})
+		_, err = m.v.kv.Save(ctx, store.Entry{Name: m.name(mintPrefix, key), Value: []byte(m.k.ID), Expires: m.v.now().Add(m.v.outside.tokenTime() + lockTime)})
 		if err == nil {
 			return m.underLock(ctx, c, key, refused)
 		}

@@ -81,7 +81,7 @@ func (v *Vault) Test(ctx context.Context, id string, p Probe) (Finding, error) {
 	if err := grant.CheckURL(p.URL); err != nil {
 		return Finding{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, mintTime)
+	ctx, cancel := context.WithTimeout(ctx, v.outside.tokenTime())
 	defer cancel()
 	how, err := v.opened(ctx, k)
 	if err != nil {
@@ -103,6 +103,7 @@ func (v *Vault) Test(ctx context.Context, id string, p Probe) (Finding, error) {
 	if err != nil {
 		return Finding{}, fmt.Errorf("%w: its answer ends early", grant.ErrEndpoint)
 	}
+	v.troubled(k, nil)
 	f := found(resp, body, p)
 	if f.Works && len(f.Scopes) == 0 { // the service does not say; those that were asked for are the most that it gave
 		f.Scopes = scopes(k.Settings["scopes"])

@@ -61,11 +61,11 @@ func (s *static) apply(_ context.Context, u *use) error { return u.write(s.text)
 func plainText(service string, s secret.Secret) (string, error) {
 	text := strings.TrimSuffix(strings.TrimSuffix(secret.Text(s), "\n"), "\r")
 	if text == "" {
-		return "", fmt.Errorf("%w: the secret is empty", ErrInvalid)
+		return "", fmt.Errorf("%w: the secret is empty", ErrShape)
 	}
 	for i := 0; i < len(text); i++ {
 		if text[i] < ' ' || text[i] == 0x7f {
-			return "", fmt.Errorf("%w: the secret holds a line break or another control byte", ErrInvalid)
+			return "", fmt.Errorf("%w: the secret holds a line break or another control byte", ErrShape)
 		}
 	}
 	return text, checkVendor(service, text)

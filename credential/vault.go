@@ -95,12 +95,6 @@ type kept struct {
 	round   uint32                       // of the vault when it was last told of
 }
 
-// Trouble is why a credential could not be used when that was last tried.
-type Trouble struct {
-	Time time.Time `json:"time"`
-	What string    `json:"what"`
-}
-
 // settle makes what follows from the description.
 func (k *kept) settle() error {
 	var err error

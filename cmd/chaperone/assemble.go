@@ -348,7 +348,7 @@ func (r *road) freshCatalogue() (*action.Catalogue, error) {
 func (r *road) status() admin.Status {
 	s := admin.Status{
 		Ready: r.ready.Load(), Listen: r.address, Started: r.started.UTC().Truncate(time.Second), Policy: r.gate.Revision(),
-		Services: len(r.catalogue.Load().Services()), Trust: trustDir(r.s),
+		Services: len(r.catalogue.Load().Services()), Trust: trustDir(r.s), Troubles: r.vault.Troubles(),
 	}
 	if e := r.reloaded.Load(); e != nil {
 		s.Reload = *e

@@ -313,6 +313,7 @@ func (a *app) credentialShow() *cobra.Command {
 				}
 				if x.Trouble != nil {
 					row(w, "trouble", moment(x.Trouble.Time)+": "+x.Trouble.What)
+					row(w, "hint", x.Trouble.Hint)
 				}
 			})
 		}),

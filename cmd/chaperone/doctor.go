@@ -9,10 +9,12 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -235,6 +237,10 @@ func (f *findings) proxy(ctx context.Context, s *settings.Settings) {
 	}
 	if status.Log != "" {
 		f.broken("make room or mend the disk; requests are refused until then", "the decision log cannot be written: %s", status.Log)
+	}
+	for _, id := range slices.Sorted(maps.Keys(status.Troubles)) {
+		t := status.Troubles[id]
+		f.note(t.Hint, "credential %s could not be used at %s: %s", id, moment(t.Time), t.What)
 	}
 	c, err := net.DialTimeout("tcp", status.Listen, 2*time.Second)
 	if err != nil {

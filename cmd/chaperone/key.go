@@ -16,6 +16,7 @@ import (
 
 	"chaperone/cmd/chaperone/settings"
 	"chaperone/credential"
+	"chaperone/credential/source"
 )
 
 // refer reads what a reference points at, or returns [errNoReference].
@@ -28,7 +29,7 @@ func refer(ctx context.Context, r settings.Reference) ([]byte, error) {
 		}
 		return []byte(text), nil
 	case len(r.Command) > 0:
-		return exec.CommandContext(ctx, r.Command[0], r.Command[1:]...).Output()
+		return source.Run(exec.CommandContext(ctx, r.Command[0], r.Command[1:]...))
 	case r.File != "":
 		return os.ReadFile(r.File)
 	case r.Keyring != "":

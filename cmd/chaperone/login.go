@@ -50,8 +50,8 @@ func (r *road) app(ctx context.Context, service string) (credential.App, error) 
 	if app.Provider.Issuer == "" && app.Provider.Token == "" {
 		return app, problem.Failure(fmt.Errorf("the addresses of the provider of %s are not known", service), "set issuer, or authorize_url and token_url, under logins: in config.yaml")
 	}
-	if s := l.ClientSecret; s.File != "" || s.Env != "" || len(s.Command) > 0 {
-		b, err := readReference(ctx, s)
+	if s := l.ClientSecret; s.Named() {
+		b, err := refer(ctx, s)
 		if err != nil {
 			return app, fmt.Errorf("reading the app's secret: %w", err)
 		}

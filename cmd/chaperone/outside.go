@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"os/exec"
-	"sync"
 	"time"
 
 	"chaperone/cmd/chaperone/settings"
@@ -17,7 +14,7 @@ import (
 // as services, and the sources of secrets.
 func (r *road) outside() credential.Outside {
 	way := r.upstream.Own()
-	o := credential.Outside{HTTP: way, Sources: map[string]source.Fetcher{
+	o := credential.Outside{HTTP: way, SourceTime: r.s.Sources.Timeout, TokenTime: r.s.Sources.TokenTimeout, Told: r.told, Sources: map[string]source.Fetcher{
 		"env": source.Env{Lookup: os.LookupEnv}, "file": source.File{}, "command": source.Command{},
 	}}
 	s := &r.s.Sources
@@ -29,7 +26,7 @@ func (r *road) outside() credential.Outside {
 		o.Sources["aws-sm"] = &source.Amazon{HTTP: way, Region: s.AWS.Region, Service: "secretsmanager", Keys: keys}
 		o.Sources["aws-ssm"] = &source.Amazon{HTTP: way, Region: s.AWS.Region, Service: "ssm", Keys: keys}
 	}
-	if s.Google.Token.File != "" || s.Google.Token.Env != "" || len(s.Google.Token.Command) > 0 {
+	if s.Google.Token.Named() {
 		o.Sources["gcp-sm"] = &source.Google{HTTP: way, Token: remembered(s.Google.Token)}
 	}
 	return o
@@ -38,18 +35,23 @@ func (r *road) outside() credential.Outside {
 // referenceLife is how long what a reference led to is used.
 const referenceLife = time.Minute
 
-// remembered reads a reference at most once a minute.
+// remembered reads a reference at most once a minute. Whoever waits for another's look
+// waits no longer than its own ctx.
 func remembered(ref settings.Reference) func(context.Context) (credential.Secret, error) {
-	var mu sync.Mutex
+	turn := make(chan struct{}, 1)
 	var last credential.Secret
 	var until time.Time
 	return func(ctx context.Context) (credential.Secret, error) {
-		mu.Lock()
-		defer mu.Unlock()
+		select {
+		case turn <- struct{}{}:
+			defer func() { <-turn }()
+		case <-ctx.Done():
+			return credential.Secret{}, ctx.Err()
+		}
 		if time.Now().Before(until) {
 			return last, nil
 		}
-		b, err := readReference(ctx, ref)
+		b, err := refer(ctx, ref)
 		if err != nil {
 			return credential.Secret{}, err
 		}
@@ -58,17 +60,12 @@ func remembered(ref settings.Reference) func(context.Context) (credential.Secret
 	}
 }
 
-// readReference reads what a reference of the configuration leads to.
-func readReference(ctx context.Context, ref settings.Reference) ([]byte, error) {
-	switch {
-	case ref.Env != "":
-		text, ok := os.LookupEnv(ref.Env)
-		if !ok {
-			return nil, fmt.Errorf("variable %s is not set", ref.Env)
-		}
-		return []byte(text), nil
-	case len(ref.Command) > 0:
-		return exec.CommandContext(ctx, ref.Command[0], ref.Command[1:]...).Output()
+// told lets operators know of a credential that cannot be used, once, and when it works
+// again.
+func (r *road) told(id string, t *credential.Trouble) {
+	if t == nil {
+		r.logger.Info("credential works again", "credential", id)
+		return
 	}
-	return os.ReadFile(ref.File)
+	r.logger.Warn("credential cannot be used; requests with it are refused", "credential", id, "trouble", t.What, "hint", t.Hint)
 }

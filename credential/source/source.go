@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"chaperone/credential/internal/secret"
@@ -117,11 +118,14 @@ func (File) Check(ref string) error {
 // Fetch implements [Fetcher].
 func (File) Fetch(_ context.Context, ref string) (Fetched, error) {
 	path, name, _ := strings.Cut(ref, "#")
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // of a pipe nobody knows when somebody writes into it
 	if err != nil {
 		return Fetched{}, err
 	}
 	defer f.Close()
+	if at, err := f.Stat(); err != nil || !at.Mode().IsRegular() {
+		return Fetched{}, fmt.Errorf("%s is not a file", path)
+	}
 	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
 		return Fetched{}, err
@@ -146,20 +150,31 @@ func (Command) Check(ref string) error {
 	return nil
 }
 
-// Fetch implements [Fetcher]. What the command says on its standard error stays
-// unsaid: it may hold the secret.
+// Fetch implements [Fetcher].
 func (Command) Fetch(ctx context.Context, ref string) (Fetched, error) {
 	cmd := exec.CommandContext(ctx, "sh", "-c", ref)
+	out, err := Run(cmd)
+	if err != nil {
+		return Fetched{}, err
+	}
+	return limited(bytes.TrimRight(out, "\r\n"))
+}
+
+// Run runs a command that [exec.CommandContext] made and returns what it prints, up to the
+// longest secret and a byte. When its time is over, all that it started ends with it. What
+// it says on its standard error is in no error: it may hold the secret.
+func Run(cmd *exec.Cmd) ([]byte, error) {
 	cmd.WaitDelay = time.Second
+	together(cmd)
 	var out capped
 	cmd.Stdout = &out
 	if err := cmd.Run(); err != nil {
-		if e, ok := errors.AsType[*exec.ExitError](err); ok {
-			return Fetched{}, fmt.Errorf("the command ended with code %d", e.ExitCode())
+		if e, ok := errors.AsType[*exec.ExitError](err); ok && e.Exited() {
+			return nil, fmt.Errorf("the command ended with code %d", e.ExitCode())
 		}
-		return Fetched{}, errors.New("the command could not be run")
+		return nil, errors.New("the command could not be run, or was killed")
 	}
-	return limited(bytes.TrimRight(out.b, "\r\n"))
+	return out.b, nil
 }
 
 // capped keeps the first bytes of what is written and takes the rest.

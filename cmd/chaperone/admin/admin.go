@@ -101,6 +101,8 @@ type Status struct {
 	Reload string `json:"reload,omitzero"`
 	// Log is why the decision log cannot be written, empty when it can.
 	Log string `json:"log,omitzero"`
+	// Troubles are why credentials could not be used when that was last tried, by id.
+	Troubles map[string]*credential.Trouble `json:"troubles,omitzero"`
 	// Trust is the directory of the files by which clients trust the CA.
 	Trust string `json:"trust"`
 }

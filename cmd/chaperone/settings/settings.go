@@ -154,6 +154,7 @@ func Default() *Settings {
 	return &Settings{
 		Listen: "127.0.0.1:8080", State: "state", Store: "bolt", StoreStale: 30 * time.Second, Redis: Redis{Prefix: "chaperone"},
 		Log: Log{Sync: time.Second, MaxSize: 256 << 20, MaxAge: 7 * 24 * time.Hour, Pack: true, Checkpoints: Checkpoints{Every: time.Minute, Lines: 10000}}, UnknownHosts: DenyUnknown, Drain: 30 * time.Second,
+		Sources: Sources{Timeout: 10 * time.Second, TokenTimeout: 20 * time.Second},
 	}
 }
 

@@ -24,6 +24,7 @@ func TestFaults(t *testing.T) {
 		{"services", "services: [{service: a}, {service: a}, {}]\n", "line 1: services.1: service a stands twice|line 1: services.2: service: the name is missing"},
 		{"status", "policy: {path: rego, status: opa}\n", `line 1: policy.status: "opa" is no URL such as https://HOST|line 1: policy.status: it is told about bundles of a server, and policy.path names none`},
 		{"negative", "drain: -1s\nlog: {keep: -1}\n", "line 1: drain: -1s is negative|line 2: log: max_size, max_age and keep must not be negative"},
+		{"waits", "sources: {timeout: 0s, token_timeout: 1h}\n", "line 1: sources.timeout: 0s is not between 0 and 5m0s|line 1: sources.token_timeout: 1h0m0s is not between 0 and 5m0s"},
 		{"long socket", "admin: unix:/" + strings.Repeat("x", 110) + "\n", "admin: /" + strings.Repeat("x", 110) + " is 111 bytes long, and a socket's path has at most 103; name a shorter one"},
 		{"no YAML", "listen: [\n", "line 1: did not find expected node content"},
 	} {
@@ -82,7 +83,7 @@ func TestShippedFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Listen != d.Listen || s.State != d.State || s.Admin != d.Admin || !reflect.DeepEqual(s.Log, d.Log) || s.Drain != d.Drain || s.UnknownHosts != d.UnknownHosts || s.Store != d.Store {
+	if s.Listen != d.Listen || s.State != d.State || s.Admin != d.Admin || !reflect.DeepEqual(s.Log, d.Log) || s.Drain != d.Drain || s.UnknownHosts != d.UnknownHosts || s.Store != d.Store || !reflect.DeepEqual(s.Sources, d.Sources) {
 		t.Errorf("config.yaml states other defaults than the program's:\n%+v\n%+v", s, d)
 	}
 	if filepath.Base(s.Policy.Path) != "rego" {
