@@ -2,8 +2,10 @@ package redis
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -48,6 +50,43 @@ var refusals = [...]struct{ code, text string }{
 	{"NOPERM", "its access list does not let this user do what is needed; docs/replicas.md has the rule"},
 	{"MISCONF", "it cannot write its own files"},
 	{"NOREPLICAS", "it has too few copies in reach (min-replicas-to-write)"},
+}
+
+// meant says of a server that cannot be opened what else its address may have to be. It
+// passes on all other errors.
+func (a Address) meant(err error) error {
+	if err == nil {
+		return nil
+	}
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	switch {
+	case a.Sentinel && errors.Is(err, redis.Nil):
+		return fmt.Errorf("%w: the sentinels know no master %q", store.ErrRefused, a.Master)
+	case !a.TLS && errors.Is(err, io.EOF):
+		return fmt.Errorf("%w: it closes the connection; if it wants TLS, write rediss", store.ErrUnavailable)
+	case errors.As(err, &unknown):
+		return fmt.Errorf("%w: who signed its certificate is not trusted; name that CA with redis.roots", store.ErrRefused)
+	case errors.As(err, &host):
+		return fmt.Errorf("%w: %v", store.ErrRefused, err)
+	}
+	text := err.Error()
+	for _, m := range mistaken {
+		if strings.Contains(text, m.answer) {
+			return fmt.Errorf("%w: %s", store.ErrRefused, m.text)
+		}
+	}
+	return told(err)
+}
+
+// mistaken are answers of servers that are not of the kind that the address says.
+var mistaken = [...]struct{ answer, text string }{
+	{"MOVED ", "it is a node of a cluster; write redis+cluster"},
+	{"cluster support disabled", "it is no node of a cluster; write redis"},
+	{"cluster has no nodes", "it is a node that has joined no cluster"},
+	{"unknown command 'sentinel'", "it is no sentinel; write redis"},
+	{"unknown command 'evalsha'", "it runs no scripts; if it is a sentinel, write redis+sentinel://HOST/MASTER"},
+	{"first record does not look like a TLS handshake", "it speaks no TLS; write redis, or name its TLS port"},
 }
 
 // named says which entry an error is about.

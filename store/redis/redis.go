@@ -130,10 +130,8 @@ func (s *Store) key(name string) string { return "{" + s.o.Prefix + "}:" + name 
 
 // examine refuses a server that would not keep what it is given.
 func (s *Store) examine(ctx context.Context) error {
-	if s.o.Address.Cluster { // so that a cluster that cannot be reached says why
-		if err := s.db.Ping(ctx).Err(); err != nil {
-			return told(err)
-		}
+	if err := s.meet(ctx); err != nil {
+		return err
 	}
 	info, err := s.info(ctx, "server")
 	if err != nil {
@@ -155,6 +153,22 @@ func (s *Store) examine(ctx context.Context) error {
 		return fmt.Errorf("%w: it drops entries when its memory is full (maxmemory-policy %s); set noeviction", store.ErrRefused, policy)
 	}
 	return s.sameKey(ctx)
+}
+
+// meet asks the server anything, and says why it does not answer.
+func (s *Store) meet(ctx context.Context) error {
+	a := s.o.Address
+	if a.User != "" && s.o.Password == "" { // the client would go as the server's default user, who may do more
+		return fmt.Errorf("%w: user %s has no password; name where it is with redis.password", store.ErrRefused, a.User)
+	}
+	if s.o.SentinelUser != "" && s.o.SentinelPassword == "" {
+		return fmt.Errorf("%w: user %s of the sentinels has no password; name where it is with redis.sentinel_password", store.ErrRefused, s.o.SentinelUser)
+	}
+	err := s.db.Ping(ctx).Err()
+	if err == nil {
+		err = infoScript.Run(ctx, s.db, []string{s.key("head")}, "server").Err()
+	}
+	return a.meant(err)
 }
 
 // sameKey notes the key with the first opening, and compares it with later ones.

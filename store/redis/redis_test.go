@@ -87,6 +87,13 @@ func TestContractOnCluster(t *testing.T) {
 	t.Cleanup(g.Close)
 	url := "redis+cluster://" + g.Addrs()
 	contract(t, url)
+	for _, r := range g.Servers[:2] { // one of them has not the slot
+		if s, err := Open(t.Context(), Options{Address: at(t, "redis://"+r.Addr), Key: key}); err == nil {
+			s.Close()
+		} else if !strings.Contains(err.Error(), "redis+cluster") {
+			t.Errorf("a node alone: %v", err)
+		}
+	}
 	t.Run("fail-over", func(t *testing.T) { failOver(t, g, url) })
 }
 

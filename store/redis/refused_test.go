@@ -22,6 +22,7 @@ func TestOpenRefuses(t *testing.T) {
 	host, port, _ := net.SplitHostPort(plain.Addr)
 	replica := started(t, testkit.RedisOptions{Args: []string{"--replicaof", host + " " + port}})
 	evicting := started(t, testkit.RedisOptions{Args: []string{"--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru"}})
+	lonely := started(t, testkit.RedisOptions{Args: []string{"--cluster-enabled", "yes"}})
 	nobody, err := testkit.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +43,12 @@ func TestOpenRefuses(t *testing.T) {
 		"short key":      {plain.Addr, func(o *Options) { o.Key = key[:16] }, nil, "needs 32"},
 		"odd prefix":     {plain.Addr, func(o *Options) { o.Prefix = "{x}" }, nil, "letters"},
 		"nobody there":   {nobody, func(*Options) {}, store.ErrUnavailable, nobody},
-		"no TLS there":   {plain.Addr, func(o *Options) { o.Address.TLS = true }, store.ErrUnavailable, "rediss://"},
+		"no TLS there":   {plain.Addr, func(o *Options) { o.Address.TLS = true }, nil, "rediss://"},
+		"user alone":     {plain.Addr, func(o *Options) { o.Address.User = "somebody" }, store.ErrRefused, "redis.password"},
+		"sentinel user":  {plain.Addr, func(o *Options) { o.SentinelUser = "somebody" }, store.ErrRefused, "redis.sentinel_password"},
+		"no cluster":     {plain.Addr, func(o *Options) { o.Address.Cluster = true }, store.ErrRefused, "write redis"},
+		"no sentinel":    {plain.Addr, func(o *Options) { o.Address.Sentinel, o.Address.Master = true, "main" }, store.ErrRefused, "write redis"},
+		"joined nothing": {lonely.Addr, func(o *Options) { o.Address.Cluster = true }, store.ErrRefused, "has joined no cluster"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := Options{Address: at(t, "redis://"+tc.addr), Key: key, Password: ""}
@@ -162,10 +168,28 @@ func TestOverTLS(t *testing.T) {
 	if _, err := s.Save(t.Context(), store.Entry{Name: "k"}); err != nil {
 		t.Error(err)
 	}
-	if s, err := Open(t.Context(), Options{Address: at(t, url), Key: key}); err == nil {
+	refuses(t, url, "name that CA with redis.roots") // the system's roots do not know it
+	refuses(t, "redis://localhost:"+port, "write rediss")
+}
+
+// refuses opens what cannot be opened as it is written.
+func refuses(t *testing.T, url, want string) {
+	t.Helper()
+	s, err := Open(t.Context(), Options{Address: at(t, url), Key: key})
+	if err == nil {
 		s.Close()
-		t.Error("the system's roots let it pass")
 	}
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%s: %v, want %q", url, err, want)
+	}
+}
+
+// TestSentinelIsNamed opens a sentinel that is written as a server, and a master that it
+// does not know.
+func TestSentinelIsNamed(t *testing.T) {
+	addr := sentinels(t).Sentinel.Addr
+	refuses(t, "redis://"+addr, "redis+sentinel")
+	refuses(t, "redis+sentinel://"+addr+"/other", `no master "other"`)
 }
 
 // TestTrouble has the server slow, unreachable and back.
