@@ -115,6 +115,9 @@ func (r *road) share(ctx context.Context, key credential.Key) error {
 	if sh.kv, err = openStore(ctx, r.s, r.s.Store, key); err != nil {
 		return err
 	}
+	if err = whole(ctx, sh.kv); err != nil {
+		return err
+	}
 	if db, ok := sh.kv.(*redis.Store); ok {
 		sh.clock, sh.skew = db.Now, db.Skew
 	} else {
