@@ -163,3 +163,61 @@ func TestRevocationCutsAbsoluteForm(t *testing.T) {
 		t.Errorf("record %s", x.Outcome.Raw)
 	}
 }
+
+// TestIdleTunnel has two sessions be idle for longer than they may: one with a stream that
+// goes on, and one whose agent only keeps its connection.
+func TestIdleTunnel(t *testing.T) {
+	both(t, func(t *testing.T, d *road, _ *http.Client) {
+		more := make(chan struct{})
+		d.serve = func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintln(w, "data")
+			if r.URL.Path != "/events" {
+				return
+			}
+			w.(http.Flusher).Flush()
+			select {
+			case <-r.Context().Done():
+			case <-more:
+				fmt.Fprintln(w, "more")
+			}
+		}
+		open := func() (identity.Created, *http.Client) {
+			var err error
+			d.session, err = d.dir.CreateSession(t.Context(), identity.Spec{Agent: "bot", Human: "alice@acme.com", Credentials: []string{"acme"}, Idle: time.Minute})
+			check(t, err)
+			return d.session, d.client(strings.HasSuffix(t.Name(), "http2=true"))
+		}
+		streaming, c := open()
+		stream := d.stream(t, c, streaming.Handles["acme"])
+		keeping, c := open()
+		r := d.request("GET", "https://api.acme.dev/once", nil)
+		r.Header.Set("Authorization", "Bearer "+keeping.Handles["acme"])
+		resp, err := c.Do(r)
+		check(t, err)
+		_, err = io.Copy(io.Discard, resp.Body)
+		check(t, err)
+		resp.Body.Close()
+
+		d.ahead.Store(int64(2 * time.Minute))
+		late := time.After(time.Minute)
+		for {
+			s, err := d.dir.Session(keeping.ID)
+			check(t, err)
+			if !s.Ended.IsZero() {
+				break
+			}
+			select {
+			case <-late:
+				t.Fatal("a connection that is only kept keeps its session from being idle")
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+		if s, err := d.dir.Session(streaming.ID); err != nil || !s.Ended.IsZero() {
+			t.Errorf("a session in which a stream goes on: %+v, %v", s, err)
+		}
+		close(more)
+		if line, err := stream.ReadString('\n'); line != "more\n" {
+			t.Errorf("the stream says %q, %v", line, err)
+		}
+	})
+}

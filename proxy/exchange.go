@@ -73,6 +73,9 @@ func (s *Server) arrive(w http.ResponseWriter, r *http.Request, h http1.Head, d 
 	s.o.Log.Reopen(&x.rec, now)
 	x.q.Phase, x.q.Time = policy.PhaseRequest, now.Unix()
 	x.rec.Request.Method, x.rec.Request.Protocol, x.rec.Request.Client = r.Method, r.Proto, r.RemoteAddr
+	if d.tunnel != nil {
+		d.tunnel.going.Add(1)
+	}
 	return x
 }
 
@@ -300,6 +303,9 @@ func queryKeys(raw string) []string {
 // close ends the record with what happened.
 func (x *exchange) close() {
 	x.unguard()
+	if t := x.door.tunnel; t != nil {
+		t.going.Add(-1)
+	}
 	now := time.Now()
 	if x.duties != nil {
 		x.settle()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"chaperone/proxy/identity"
 )
@@ -29,6 +30,8 @@ type tunnel struct {
 	detach func()
 	cancel context.CancelFunc // ends what is going on inside; nil while nothing is
 	softer io.Closer          // is closed instead, by whoever comes first; nil: nothing
+
+	going atomic.Int32 // exchanges inside
 }
 
 // ServerName is the only name for which a certificate may be shown inside.
@@ -45,6 +48,10 @@ func (t *tunnel) attach() {
 		detach()
 	}
 }
+
+// InUse reports whether something goes on inside: a tunnel that an agent keeps for its
+// next request does not keep its session from being idle.
+func (t *tunnel) InUse() bool { return t.going.Load() > 0 }
 
 // context returns the context of what goes on inside. It ends with the tunnel.
 func (t *tunnel) context() context.Context {

@@ -43,6 +43,7 @@ func (x *exchange) tunnelThrough(t *tunnel) error {
 	}
 	x.started = true
 	t.Conn = conn
+	t.going.Add(1) // until it ends
 	t.attach()
 	defer t.Close()
 	defer x.s.taken.add(t)()

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -73,6 +74,7 @@ type road struct {
 	kv        *bolt.Store
 	gate      *policy.Gate
 	ca        *certs.Authority
+	ahead     atomic.Int64 // of the directory's clock, in nanoseconds
 	session   identity.Created
 	handle    string
 	service   *httptest.Server
@@ -93,7 +95,8 @@ func newRoad(t testing.TB, change ...func(*Options, *upstream.Options)) *road {
 	d.kv = kv
 	d.vault, err = credential.Open(t.Context(), kv, key)
 	check(t, err)
-	d.dir, err = identity.Open(t.Context(), identity.Options{Store: kv, Vault: d.vault, Prefix: func(string) string { return "ghp_" }})
+	d.dir, err = identity.Open(t.Context(), identity.Options{Store: kv, Vault: d.vault, Prefix: func(string) string { return "ghp_" },
+		Now: func() time.Time { return time.Now().Add(time.Duration(d.ahead.Load())) }})
 	check(t, err)
 	d.log = filepath.Join(dir, "decisions.jsonl")
 	log, err := audit.Open(audit.Options{Path: d.log})

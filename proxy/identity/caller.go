@@ -46,7 +46,8 @@ func (d *Directory) may(s *session, now time.Time) error {
 }
 
 // Attach has conn closed when the session ends or is barred; detach undoes it.
-// conn's Close must be safe to call more than once and from any goroutine.
+// conn's Close must be safe to call more than once and from any goroutine. While it is
+// attached the session is not idle; where conn has a method InUse() bool, while that says so.
 func (c *Caller) Attach(conn io.Closer) (detach func()) { return c.s.attach(conn, c.Live) }
 
 // Identify finds the caller by the value of Proxy-Authorization: Basic with the

@@ -28,6 +28,7 @@ func (d *Directory) lapse() {
 	d.mu.RLock()
 	for _, s := range d.sessions {
 		s.hear(d, now)
+		s.touch(now)
 		switch {
 		case s.ended() == nil && s.lapsed(now) != "":
 			over = append(over, s)
@@ -59,14 +60,13 @@ func (d *Directory) settle(ctx context.Context) {
 	if d.stale() {
 		return
 	}
-	now := d.o.Now()
 	var ended, used []*session
 	d.mu.RLock()
 	for _, s := range d.sessions {
 		switch {
 		case s.unsaved.Load():
 			ended = append(ended, s)
-		case s.ended() == nil && s.busy(now):
+		case s.ended() == nil && s.busy():
 			used = append(used, s)
 		}
 	}
@@ -102,16 +102,26 @@ func (s *session) lapsed(now time.Time) string {
 	return ""
 }
 
-// busy reports whether others should be told that the session is in use. What is
-// attached to it counts as use.
-func (s *session) busy(now time.Time) bool {
+// attachment is what is attached and does not keep the session from being idle while
+// nothing goes on in it.
+type attachment interface{ InUse() bool }
+
+// touch counts what is attached to the session as use, while something goes on in it.
+func (s *session) touch(now time.Time) {
 	if s.info.Idle == 0 {
-		return false
+		return
 	}
 	s.mu.Lock()
-	if len(s.attached) > 0 {
-		s.used.Store(now.UnixNano())
+	defer s.mu.Unlock()
+	for c := range s.attached {
+		if a, ok := c.(attachment); !ok || a.InUse() {
+			s.used.Store(now.UnixNano())
+			return
+		}
 	}
-	s.mu.Unlock()
-	return s.used.Load()-s.told.Load() > int64(s.info.Idle/4)
+}
+
+// busy reports whether others should be told that the session is in use.
+func (s *session) busy() bool {
+	return s.info.Idle > 0 && s.used.Load()-s.told.Load() > int64(s.info.Idle/4)
 }
