@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -418,7 +419,7 @@ func readAssumed(resp *http.Response, now time.Time) (grant.Token, error) {
 		return grant.Token{}, fmt.Errorf("%w: %s", grant.ErrEndpoint, why)
 	}
 	text, err := json.Marshal(awsTemporary{got.Keys.ID, got.Keys.Secret, got.Keys.Token})
-	return grant.Token{Access: secret.New(text), Expires: got.Keys.Expires}, err
+	return grant.Token{Access: secret.New(text), Expires: got.Keys.Expires}, errors.Join(err, lasting(got.Keys.Expires, now))
 }
 
 // awsName keeps of a name what AWS takes for a session's.

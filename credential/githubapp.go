@@ -121,7 +121,15 @@ func (i *installation) mint(ctx context.Context, c *Caller, _ secret.Secret) (gr
 	case resp.StatusCode != http.StatusCreated || err != nil || got.Token == "":
 		return grant.Token{}, fmt.Errorf("%w: %s", grant.ErrEndpoint, why)
 	}
-	return grant.Token{Access: secret.New(got.Token), Expires: got.Expires}, nil
+	return grant.Token{Access: secret.New(got.Token), Expires: got.Expires}, lasting(got.Expires, i.v.now())
+}
+
+// lasting is an error where a token that was just made out has ended by the clock here.
+func lasting(expires, now time.Time) error {
+	if expires.IsZero() || expires.After(now) {
+		return nil
+	}
+	return fmt.Errorf("%w: a token that was just made ended at %s by the clock here", grant.ErrClock, expires.UTC().Format(time.RFC3339))
 }
 
 // skewed returns ErrClock for a refusal by somebody whose clock differs, else err.

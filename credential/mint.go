@@ -8,12 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/singleflight"
 
 	"chaperone/credential/grant"
 	"chaperone/credential/internal/secret"
@@ -23,7 +19,7 @@ import (
 // A minter gets short-lived tokens for a long-lived secret.
 type minter interface {
 	// mint gets a token made out to the caller. Refresh is the newest refresh token
-	// there is, for grants that have one.
+	// there is, for grants that have one. What comes with an error may have a newer one.
 	mint(ctx context.Context, c *Caller, refresh secret.Secret) (grant.Token, error)
 	// audience tells callers apart whose tokens differ; empty: all have the same.
 	audience(c *Caller) string
@@ -71,31 +67,23 @@ type minted struct {
 	k      *kept
 	by     minter
 	secret string // fingerprint of what the source held, where tokens of another are worth nothing
-
-	flights singleflight.Group
-	mu      sync.RWMutex
-	tokens  map[string]*token // by audience
-	unsaved map[string]*token // minted, and not in the store yet
+	*purse
 }
 
 func newMinted(o *opening, by minter) *minted {
-	m := &minted{v: o.v, k: o.k, by: by, tokens: map[string]*token{}, unsaved: map[string]*token{}}
+	m := &minted{v: o.v, k: o.k, by: by, purse: newPurse()}
 	if r, ok := by.(*refreshing); ok && o.k.Source != "" {
 		m.secret = o.v.prints.fingerprint(secret.Text(r.first))
 	}
 	return m
 }
 
-// adopt takes over what was minted of the same secret before it was looked at again.
+// adopt takes over what is minted of the same secret, also by flights that are under way,
+// when that was looked at again. It is called before anybody else has m.
 func (m *minted) adopt(from applier) {
-	old, ok := from.(*minted)
-	if !ok || old.secret != m.secret || old.k != m.k {
-		return
+	if old, ok := from.(*minted); ok && old.secret == m.secret && old.k == m.k {
+		m.purse = old.purse
 	}
-	old.mu.RLock()
-	defer old.mu.RUnlock()
-	maps.Copy(m.tokens, old.tokens)
-	maps.Copy(m.unsaved, old.unsaved)
 }
 
 func (m *minted) apply(ctx context.Context, u *use) error {
@@ -120,14 +108,17 @@ func (m *minted) renew(ctx context.Context, u *use) (bool, error) {
 // token that was refused is not good.
 func (m *minted) current(ctx context.Context, c *Caller, refused *token) (*token, error) {
 	key := m.by.audience(c)
-	m.mu.RLock()
-	t := m.tokens[key]
-	m.mu.RUnlock()
+	t := m.held(key)
 	if m.good(t, refused) {
 		return t, nil
 	}
 	got, err, _ := m.flights.Do(key, func() (any, error) {
-		// Who began it may go away: a refresh that has begun is carried through.
+		// Who began it may go away, and so may everybody: a refresh that has begun is carried through.
+		m.v.minting.RLock()
+		defer m.v.minting.RUnlock()
+		if m.v.closed {
+			return nil, fmt.Errorf("%w: the proxy ends", ErrUnavailable)
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.v.outside.tokenTime())
 		defer cancel()
 		return m.another(ctx, c, key, refused)
@@ -139,7 +130,7 @@ func (m *minted) current(ctx context.Context, c *Caller, refused *token) (*token
 }
 
 func (m *minted) good(t, refused *token) bool {
-	return t != nil && m.v.now().Before(t.fresh) && (refused == nil || t.text != refused.text)
+	return t != nil && t.text != "" && m.v.now().Before(t.fresh) && (refused == nil || t.text != refused.text)
 }
 
 // another gets a token from the store, where another replica has put it, or mints it
@@ -194,6 +185,9 @@ func (m *minted) underLock(ctx context.Context, c *Caller, key string, refused *
 	got, err := m.by.mint(ctx, c, refresh)
 	m.v.noteMint(err)
 	if err != nil {
+		if newer := secret.Text(got.Refresh); newer != "" { // without a token that can be used: the next try begins with it
+			m.saved(ctx, key, &token{refresh: newer, made: began, expires: began}, version)
+		}
 		return nil, err
 	}
 	t := m.made(got, began)
@@ -234,9 +228,7 @@ func (m *minted) freshen(t *token) {
 // refresh tokens, the one that it replaces is worth nothing any more. What the store
 // does not take stays in memory for the next try.
 func (m *minted) saved(ctx context.Context, key string, t *token, version uint64) (*token, error) {
-	m.mu.Lock()
-	m.unsaved[key] = t
-	m.mu.Unlock()
+	m.wait(key, t)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
 	defer cancel()
 	for {
@@ -251,29 +243,8 @@ func (m *minted) saved(ctx context.Context, key string, t *token, version uint64
 			return nil, fmt.Errorf("%w: keeping the token: %w", ErrUnavailable, err)
 		}
 	}
-	m.mu.Lock()
-	delete(m.unsaved, key)
-	m.mu.Unlock()
+	m.settled(key, t)
 	return m.keep(key, t), nil
-}
-
-func (m *minted) waiting(key string) *token {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.unsaved[key]
-}
-
-// maxAudiences bounds how many tokens of one credential are in memory.
-const maxAudiences = 4096
-
-func (m *minted) keep(key string, t *token) *token {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.tokens) >= maxAudiences {
-		clear(m.tokens) // the store has them
-	}
-	m.tokens[key] = t
-	return t
 }
 
 // name is that of a token in the store.

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"chaperone/credential/grant"
+	"chaperone/credential/source"
 	"chaperone/policy"
 	"chaperone/store"
 )
@@ -220,6 +221,90 @@ func TestNewerRefreshTokenIsNotLost(t *testing.T) {
 	}
 	if got, err := b2.authorization(t, h, Caller{}); err != nil || got != "Bearer access-1" {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// TestNewerRefreshTokenSurvives: it is kept when what came with it cannot be used, when the
+// source is looked at meanwhile, and when the program ends before the store has it; a lock
+// that was left behind does not hold the next start up.
+func TestNewerRefreshTokenSurvives(t *testing.T) {
+	b, p, ahead := minting(t)
+	h := b.with(t, Credential{ID: "r", Kind: KindRefresh, Settings: p.settings()}, "refresh-0")
+	for i, useless := range []string{`"access_token":"a\nb","expires_in":60`, `"access_token":"a","expires_in":-60`} {
+		p.instead = func(w http.ResponseWriter, r *http.Request) {
+			if r.ParseForm(); r.Form.Get("refresh_token") != p.good {
+				t.Errorf("asked with %q", r.Form.Get("refresh_token"))
+			}
+			p.good = fmt.Sprint("newer-", i)
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprintf(w, `{%s,"token_type":"bearer","refresh_token":%q}`, useless, p.good)
+		}
+		if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, grant.ErrEndpoint) {
+			t.Errorf("%s: %v", useless, err)
+		}
+	}
+	p.instead = nil
+	want := func(text string) {
+		t.Helper()
+		if got, err := b.authorization(t, h, Caller{}); err != nil || got != "Bearer "+text {
+			t.Errorf("got %q, %v, want %s", got, err, text)
+		}
+	}
+	want("access-1")
+	ahead.Store(int64(59*time.Minute + time.Second))
+	kv := &lossy{Store: b.kv}
+	kv.full.Store(true)
+	b.Vault.kv = kv
+	if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, ErrUnavailable) {
+		t.Fatal(err)
+	}
+	kv.full.Store(false)
+	if _, err := kv.Save(t.Context(), store.Entry{Name: mintPrefix + "r", Value: []byte("x")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ahead.Store(int64(90 * time.Minute))
+	if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, ErrUnavailable) || p.asked.Load() != 4 {
+		t.Errorf("once it is closed: %v, asked %d", err, p.asked.Load())
+	}
+	again, err := Open(t.Context(), kv, b.key)
+	if err == nil {
+		err = again.Unlock(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Use(b.outside)
+	b.Vault = again
+	want("access-3")
+}
+
+// TestSourceIsLookedAtDuringRefresh: whoever opens the credential anew shares the refresh
+// that is under way.
+func TestSourceIsLookedAtDuringRefresh(t *testing.T) {
+	b, p, ahead := minting(t)
+	o := b.outside
+	o.Sources = map[string]source.Fetcher{"env": source.Env{Lookup: func(string) (string, bool) { return "refresh-0", true }}}
+	b.Use(o)
+	if err := b.Add(t.Context(), Credential{ID: "r", Kind: KindRefresh, Service: "acme", Owner: "org", Source: "env:R", Settings: p.settings(), Cache: time.Minute}, Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	h, err := b.Issue(t.Context(), "r", "s_1", "", time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv := &lossy{Store: b.kv}
+	kv.full.Store(true)
+	b.Vault.kv = kv
+	if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, ErrUnavailable) {
+		t.Fatal(err)
+	}
+	ahead.Store(int64(2 * time.Minute)) // the look at the source has grown old
+	kv.full.Store(false)
+	if got, err := b.authorization(t, h, Caller{}); err != nil || got != "Bearer access-1" || p.asked.Load() != 1 {
+		t.Errorf("got %q, %v, asked %d", got, err, p.asked.Load())
 	}
 }
 

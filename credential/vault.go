@@ -70,6 +70,8 @@ type Vault struct {
 	flights singleflight.Group // one fetch at a time of each credential
 
 	mints, mintsFailed atomic.Uint64
+	minting            sync.RWMutex // shared by refreshes that are under way
+	closed             bool         // nothing is minted any more; minting guards it
 
 	mu          sync.RWMutex
 	credentials map[string]*kept

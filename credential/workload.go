@@ -119,5 +119,5 @@ func (f *federated) impersonate(ctx context.Context, with secret.Secret) (grant.
 	case resp.StatusCode != http.StatusOK || err != nil || got.Token == "":
 		return grant.Token{}, fmt.Errorf("%w: %s", grant.ErrEndpoint, why)
 	}
-	return grant.Token{Access: secret.New(got.Token), Expires: got.Expires}, nil
+	return grant.Token{Access: secret.New(got.Token), Expires: got.Expires}, lasting(got.Expires, f.v.now())
 }

@@ -122,6 +122,11 @@ func assemble(ctx context.Context, s *settings.Settings, logger *slog.Logger) (_
 // close closes what was opened, in the opposite order.
 func (r *road) close() error {
 	var errs error
+	if r.vault != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), lastWords)
+		defer cancel()
+		errs = r.vault.Close(ctx)
+	}
 	if r.upstream != nil {
 		r.upstream.Close()
 	}

@@ -127,6 +127,11 @@ func (r *road) share(ctx context.Context, key credential.Key) error {
 		return err
 	}
 	r.vault.Use(r.outside())
+	if sh.alone {
+		if err := r.vault.Unlock(ctx); err != nil {
+			return err
+		}
+	}
 	o := identity.Options{Store: sh.kv, Vault: r.vault, Followed: true, Replica: sh.id, Prefix: func(service string) string {
 		for _, s := range r.catalogue.Load().Services() {
 			if credential.Covers(service, s.Name) {

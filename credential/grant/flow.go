@@ -170,15 +170,20 @@ func (f *Flow) Wait(ctx context.Context) (Token, error) {
 	return Token{}, told(ctx, err, began)
 }
 
-// tokenOf is a token of the library as this package has them.
+// tokenOf is a token of the library as this package has them. A refresh token also comes
+// with an error: the one before it may be worth nothing any more.
 func tokenOf(got *oauth2.Token) (Token, error) {
-	if !tokenForm(got.AccessToken) {
-		return Token{}, fmt.Errorf("%w: what it gives cannot be a token", ErrEndpoint)
-	}
-	t := Token{Access: secret.New(got.AccessToken), Expires: got.Expiry}
+	var t Token
 	if got.RefreshToken != "" {
 		t.Refresh = secret.New(got.RefreshToken)
 	}
+	switch {
+	case !tokenForm(got.AccessToken):
+		return t, fmt.Errorf("%w: what it gives cannot be a token", ErrEndpoint)
+	case !got.Expiry.IsZero() && !got.Expiry.After(time.Now()):
+		return t, fmt.Errorf("%w: what it gives has ended already", ErrEndpoint)
+	}
+	t.Access, t.Expires = secret.New(got.AccessToken), got.Expiry
 	t.Scope, _ = got.Extra("scope").(string)
 	return t, nil
 }

@@ -102,7 +102,8 @@ func (c *Client) Exchange(ctx context.Context, subject, actor Party) (Token, err
 	return c.Ask(ctx, v)
 }
 
-// Ask sends one request to the endpoint and never a second one.
+// Ask sends one request to the endpoint and never a second one. An answer without a token
+// that can be used is an error, with which a newer refresh token may come.
 func (c *Client) Ask(ctx context.Context, params url.Values) (Token, error) {
 	if c.HTTP == nil {
 		return Token{}, fmt.Errorf("%w: there is no way out", ErrUnreachable)
