@@ -27,13 +27,17 @@ const (
 	maxEditedAnswer = 8 << 20
 )
 
-// oblige does what the allow obliges to before the request goes out, and takes what it
-// uses of limits. What cannot be done refuses the request.
-func (x *exchange) oblige() error {
+// oblige does what the allow obliges to, as meet does it. What cannot be done refuses the
+// request.
+func (x *exchange) oblige(meet func(*exchange, *oblige.Duties) error) error {
 	if len(x.answer.Obligations) == 0 {
 		return nil
 	}
-	err := x.meet()
+	d, err := oblige.Read(x.answer.Obligations)
+	if err == nil {
+		x.duties = d
+		err = meet(x, d)
+	}
 	if err == nil {
 		return nil
 	}
@@ -62,12 +66,8 @@ func sentence(err error) string {
 	return "A limit could not be counted."
 }
 
-func (x *exchange) meet() error {
-	d, err := oblige.Read(x.answer.Obligations)
-	if err != nil {
-		return err
-	}
-	x.duties = d
+// meet does it to what goes out, and takes what that uses of limits.
+func (x *exchange) meet(d *oblige.Duties) error {
 	if x.q.Phase == policy.PhaseConnect || x.out.Upgrade {
 		if err := meetsTunnel(d); err != nil {
 			return err

@@ -25,12 +25,18 @@ import (
 // obliges puts a policy in force that allows everything with obligations.
 func (d *road) obliges(obligations string) {
 	d.t.Helper()
+	d.decides(`{"result": "allow", "reasons": ["Yes."], "obligations": ` + obligations + `}`)
+}
+
+// decides puts a policy in force that answers everything alike.
+func (d *road) decides(answer string) {
+	d.t.Helper()
 	kv, err := bolt.Open(filepath.Join(d.t.TempDir(), "counts"), bolt.Options{})
 	check(d.t, err)
 	counter := limit.New(kv, time.Now)
 	d.t.Cleanup(func() { counter.Close(); kv.Close() })
 	d.server.o.Limits = counter
-	e, err := opa.Load(opa.Options{FS: fstest.MapFS{"p.rego": {Data: []byte("package chaperone\n\ndecision := {\"result\": \"allow\", \"reasons\": [\"Yes.\"], \"obligations\": " + obligations + "}\n")}}, Timeout: 10 * time.Second})
+	e, err := opa.Load(opa.Options{FS: fstest.MapFS{"p.rego": {Data: []byte("package chaperone\n\ndecision := " + answer + "\n")}}, Timeout: 10 * time.Second})
 	check(d.t, err)
 	d.t.Cleanup(e.Close)
 	d.gate.Obligations = policy.All()

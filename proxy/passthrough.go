@@ -24,7 +24,7 @@ func (x *exchange) tunnelThrough(t *tunnel) error {
 	if err := x.decide(); err != nil {
 		return err
 	}
-	if err := x.oblige(); err != nil {
+	if err := x.oblige((*exchange).meet); err != nil {
 		return err
 	}
 	if err := x.commit(); err != nil {

@@ -52,6 +52,8 @@ decision := {"result": "allow"} if {
 	input.request.host == "raw.example.com"
 }
 
+decision := {"result": "allow", "reasons": ["It had the handle."]} if input.action.operation == "handle/trade"
+
 decision := {"result": "ask", "reasons": ["A person must say yes."]} if input.action.access == "admin"
 `
 

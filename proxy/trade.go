@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"chaperone/credential"
-	"chaperone/policy"
 )
 
 // maxTraded is how long a traded handle is said to be good, in the way of access
@@ -15,16 +14,33 @@ import (
 const maxTraded = time.Hour
 
 // trade answers a client's library that trades a handle at a token endpoint for what it
-// takes for an access token: with that handle. Policy is not asked: nothing is forwarded,
-// and nobody gets anything that was not theirs. It is on record like every request.
+// takes for an access token: with that handle. Policy is asked for that act, and not for
+// what the endpoint would do: nothing is forwarded, and nobody gets what was not theirs.
+// Of what an allow obliges to, its limits count; there is nothing else that it could
+// change.
 func (x *exchange) trade(t credential.Trade) error {
-	if err := x.caller.Live(); err != nil {
+	x.q.Action = x.service.Trade()
+	if err := x.decide(); err != nil {
 		return err
 	}
-	x.answer = policy.Answer{Result: policy.Allow, Reasons: []string{"Answered here: the handle stands for its own access token, and nothing was forwarded."}}
+	if err := x.oblige((*exchange).takeLimits); err != nil {
+		return err
+	}
 	if err := x.commit(); err != nil {
 		return err
 	}
+	if err := x.caller.Live(); err != nil { // revoked since it was identified
+		return err
+	}
+	if err := x.permit.Redeem(x.r.Context(), x.q.Request.Target()); err != nil {
+		return err
+	}
+	x.hold = nil // what was taken of limits is used, although nothing goes out
+	return x.handBack(t)
+}
+
+// handBack writes the answer of a token endpoint with the handle in it.
+func (x *exchange) handBack(t credential.Trade) error {
 	left := min(t.Expires.Sub(x.s.o.Now()), maxTraded)
 	body, err := json.Marshal(map[string]any{ // RFC 6749 section 5.1, RFC 8693 section 2.2.1
 		"access_token": t.Handle, "token_type": "Bearer", "expires_in": int64(left / time.Second),

@@ -96,7 +96,7 @@ func TestTokenEndpointsAreAnsweredWithHandles(t *testing.T) {
 		}
 		all := d.records(7)
 		x := all[0]
-		if x.Decision.Action.ID != "acme-login:token/create" || x.Decision.Decision.Result != "allow" || !strings.Contains(x.Decision.Decision.Reasons[0], "nothing was forwarded") ||
+		if x.Decision.Action.ID != "acme-login:handle/trade" || x.Decision.Action.Access != "read" || x.Decision.Decision.Result != "allow" || x.Decision.Decision.Reasons[0] != "It had the handle." || x.Decision.Decision.Policy == "" ||
 			x.Decision.Credential.ID != "acme" || x.Outcome.Outcome.Status != 200 || x.Outcome.Outcome.UpstreamUS != 0 {
 			t.Errorf("record %s\n%s", x.Decision.Raw, x.Outcome.Raw)
 		}
@@ -106,6 +106,45 @@ func TestTokenEndpointsAreAnsweredWithHandles(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTradesAreDecided shows that policy is asked for a trade, that its no and its limits
+// hold, and that the record says so.
+func TestTradesAreDecided(t *testing.T) {
+	for name, tc := range map[string]struct {
+		decision    string // of the policy; status and words are those of the second trade
+		status      int
+		want, error string
+	}{
+		"allowed":         {`{"result": "allow", "obligations": {"headers": {"set": {"X-A": "b"}}, "body": {"request": {"remove": ["/x"]}}}}`, 200, "access_token", ""},
+		"denied":          {`{"result": "deny", "reasons": ["Not here."]}`, 403, "Not here.", "denied"},
+		"asked":           {`{"result": "ask", "reasons": ["Ask Bob."]}`, 403, "Ask Bob.", "approval_required"},
+		"broken":          {`{"result": "perhaps"}`, 403, "could not be evaluated", "policy_failed"},
+		"limited":         {`{"result": "allow", "obligations": {"limits": [{"of": "requests", "per": ["action"], "max": 1}]}}`, 429, "used up", "limit_exceeded"},
+		"by credential":   {`{"result": "deny", "reasons": [sprintf("%s of %s, at %s", [input.credential.id, input.credential.service, input.action.id])]}`, 403, "acme of acme, at acme-login:handle/trade", "denied"},
+		"as the endpoint": {`{"result": ["allow", "deny"][count([1 | input.action.operation == "token/create"])]}`, 200, "access_token", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newRoad(t)
+			trading(t, d)
+			d.decides(tc.decision)
+			c := d.client(false)
+			f := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {d.session.Handles["acme"]}}
+			d.form(c, "/token", nil, f)
+			status, got, body := d.form(c, "/token", nil, f)
+			if status != tc.status || !strings.Contains(body, tc.want) || status != 200 && got["access_token"] != nil {
+				t.Errorf("%d %s", status, body)
+			}
+			x := d.records(2)[1]
+			said := x.Decision.Decision
+			if x.Decision.Action.ID != "acme-login:handle/trade" || said.Policy == "" || x.Outcome.Outcome.Error != tc.error || x.Decision.Credential.ID != "acme" {
+				t.Errorf("record %s\n%s", x.Decision.Raw, x.Outcome.Raw)
+			}
+			if n := len(d.received()); n != 0 {
+				t.Errorf("%d requests were forwarded", n)
+			}
+		})
+	}
 }
 
 // TestTokenEndpointsRefuse shows that nothing but a live handle of the session is

@@ -14,6 +14,7 @@ import (
 	"chaperone/cmd/chaperone/past"
 	"chaperone/cmd/chaperone/problem"
 	"chaperone/policy"
+	"chaperone/policy/action"
 	"chaperone/policy/opa"
 )
 
@@ -86,7 +87,7 @@ type used struct {
 
 func (u *used) add(d *past.Decision) {
 	q := &d.Question
-	if d.Result != policy.Allow {
+	if d.Result != policy.Allow || q.Action.Operation == action.Traded { // which takes no grant
 		return
 	}
 	if len(q.Actions) == 0 {

@@ -163,6 +163,15 @@ func (r *actionRow) leaves() string {
 	return strings.Join(out, "; ")
 }
 
+// tokensOf are the services whose tokens a service hands out, and what the trade of a
+// handle is called there.
+func tokensOf(s *action.Service) string {
+	if len(s.TokensOf) == 0 {
+		return ""
+	}
+	return strings.Join(s.TokensOf, " ") + ", a handle for one by " + s.Trade().ID
+}
+
 // signature is what a service has covered by HTTP Message Signatures, and how.
 func signature(settings map[string]string) string {
 	if len(settings) == 0 {
@@ -191,7 +200,7 @@ func describeService(w io.Writer, f *serviceFile, s *action.Service) {
 	}
 	for _, line := range [][2]string{
 		{"service", f.Service}, {"hosts", strings.Join(hosts, " ")}, {"variables", strings.Join(f.Env, " ")},
-		{"credentials", strings.Join(f.Places, " ")}, {"tokens of", strings.Join(s.TokensOf, " ")}, {"signs", s.HMAC["string"]}, {"signature", signature(s.HTTPSignature)}, {"handles begin", f.Handle}, {"refusals for", f.Refusal},
+		{"credentials", strings.Join(f.Places, " ")}, {"tokens of", tokensOf(s)}, {"signs", s.HMAC["string"]}, {"signature", signature(s.HTTPSignature)}, {"handles begin", f.Handle}, {"refusals for", f.Refusal},
 		{"resources", strings.Join(kinds, ", ")}, {"source", strings.ReplaceAll(f.Source, " sha256:", "@sha256:")}, {"licence", f.License},
 		{"actions", fmt.Sprintf("%d: %d read, %d list, %d write, %d delete, %d admin", len(f.Actions), levels["read"], levels["list"], levels["write"], levels["delete"], levels["admin"])},
 	} {

@@ -365,7 +365,7 @@ deny slack:chat.postMessage
 labels INBOX
 sending refused: Agent triage-bot has no grant for google-gmail:users.drafts.send on me
 found refused: The credential is not a handle of this session
-`, `allow google-oauth2:token/create mail
+`, `allow google-oauth2:handle/trade mail
 allow google-gmail:users.drafts.create mail
 allow google-gmail:users.labels.list mail
 deny google-gmail:users.drafts.send mail

@@ -313,7 +313,7 @@ func TestOwnService(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	own := []Service{
-		{Name: "A b", Hosts: []string{"*.com"}, Paths: map[string]map[string]string{"x": {"GET": "a read"}, "/y": {"GET": "a", "POST": "a reed"}}},
+		{Name: "A b", Hosts: []string{"*.com"}, Paths: map[string]map[string]string{"x": {"GET": "a read"}, "/y": {"GET": "a", "POST": "a reed", "PUT": "handle/trade read"}}},
 		{Name: "copies", Hosts: []string{"copies.example"}, Copies: map[string]string{"copy": "/{source}"}},
 		{Name: "two", Hosts: []string{"api.github.com"}},
 		{Name: "same", Hosts: []string{"same.example"}, Paths: map[string]map[string]string{"/a/{x}": {"GET": "one read"}, "/a/{y}": {"GET": "other read"}}},
@@ -322,7 +322,7 @@ func TestFaults(t *testing.T) {
 	if err == nil {
 		t.Fatal("faults passed")
 	}
-	for _, want := range []string{`the name is not`, `whole top-level domain`, `path "x"`, `"a" is not`, `access "reed"`, `copy: copies: "/{source}" is not`, `belongs to`, `are the same request`} {
+	for _, want := range []string{`the name is not`, `whole top-level domain`, `path "x"`, `"a" is not`, `access "reed"`, `"handle/trade" is what the proxy does`, `copy: copies: "/{source}" is not`, `belongs to`, `are the same request`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in:\n%v", want, err)
 		}

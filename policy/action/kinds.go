@@ -32,8 +32,21 @@ func (s *Service) Kinds() []Kind {
 	for _, name := range sorted(s.APIs) {
 		out = append(out, s.APIs[name].kinds(s.Name, name+".", s)...)
 	}
+	if len(s.TokensOf) > 0 {
+		a := s.Trade()
+		out = append(out, Kind{ID: a.ID, Access: a.Access, Resource: "resource"})
+	}
 	return out
 }
+
+// Traded is the operation of a token endpoint that the proxy carries out by itself: a
+// library gets the handle back that it sent there. No catalogue gives it to a request
+// that is forwarded.
+const Traded = "handle/trade"
+
+// Trade is that operation as an action of the service. It reads, whatever the endpoint
+// itself would do: nobody gets what was not theirs.
+func (s *Service) Trade() policy.Action { return known(s.Name, Traded, policy.AccessRead) }
 
 func (s *Service) kinds(service, prefix string, whole *Service) []Kind {
 	rules := s.Resources

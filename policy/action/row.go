@@ -28,6 +28,9 @@ func (s *Service) operation(row string) (*operation, error) {
 	if !plainOperation(words[0]) {
 		return nil, fmt.Errorf("operation %q has odd characters", words[0])
 	}
+	if words[0] == Traded {
+		return nil, fmt.Errorf("operation %q is what the proxy does by itself at token endpoints", Traded)
+	}
 	op := &operation{action: known(s.Name, words[0], access), marks: words[2:]}
 	op.action.Mints = mints(op.marks)
 	for _, m := range op.marks {

@@ -36,6 +36,11 @@ decision := {"result": "deny", "reasons": _prohibitions, "obligations": {}} if {
 	data.chaperone.rules.obligations
 } else := {"result": "allow", "reasons": ["The grants cover it."], "obligations": {}} if {
 	_permitted
+} else := {"result": "ask", "reasons": _questions, "obligations": {}} if {
+	_traded
+	count(_questions) > 0
+} else := {"result": "allow", "reasons": [_no_grant_needed], "obligations": _obligations} if {
+	_traded
 } else := {"result": "deny", "reasons": _gaps, "obligations": {}} if {
 	count(_gaps) > 0
 }
@@ -47,6 +52,16 @@ _permitted if {
 	_human_may
 	_session_may
 }
+
+# A client's library that trades a handle at a token endpoint gets the same handle back
+# from the proxy. Nothing is forwarded and nobody gets what was not theirs, so no grant is
+# asked for; what is denied or asked, by grants or by your own rules, stays so.
+_traded if {
+	input.action.known
+	input.action.operation == "handle/trade"
+}
+
+_no_grant_needed := "It takes no grant: the handle is answered with itself, and nothing is forwarded."
 
 _agent_may if {
 	input.action.known

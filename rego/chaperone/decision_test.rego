@@ -189,3 +189,43 @@ test_rules_of_ones_own if {
 	obliged.result == "allow"
 	obliged.obligations == {"report": {"So be it."}, "limits": []}
 }
+
+# _trade is what a library does by itself at a token endpoint.
+_trade := {
+	"id": "google-oauth2:handle/trade", "service": "google-oauth2", "operation": "handle/trade", "access": "read", "known": true,
+	"keys": ["google-oauth2:handle/trade", "google-oauth2:handle/*", "google-oauth2:*", "*:*"],
+}
+
+test_a_trade_takes_no_grant if {
+	d := _answer("/action", _trade)
+	d.result == "allow"
+	d.reasons == ["It takes no grant: the handle is answered with itself, and nothing is forwarded."]
+}
+
+test_a_trade_of_a_narrowed_session if {
+	d := chaperone.decision with input as json.patch(_question, [
+		{"op": "replace", "path": "/action", "value": _trade},
+		{"op": "replace", "path": "/session/scope", "value": [{"actions": ["github:issues/*"], "resources": null}]},
+	])
+	d.result == "allow"
+}
+
+_any(service) := {service: [{"access": {"read": true, "admin": true}, "resources": {"*": true}}]}
+
+test_a_trade_that_is_denied if {
+	d := chaperone.decision with input as json.patch(_question, [
+		{"op": "replace", "path": "/action", "value": _trade},
+		{"op": "replace", "path": "/grants/agent/deny", "value": _any("google-oauth2:*")},
+	])
+	d.result == "deny"
+}
+
+test_a_trade_that_is_asked if {
+	d := chaperone.decision with input as json.patch(_question, [
+		{"op": "replace", "path": "/action", "value": _trade},
+		{"op": "replace", "path": "/grants/human/ask", "value": _any("google-oauth2:handle/*")},
+	])
+	d.result == "ask"
+}
+
+test_no_trade_by_that_name if _answer("/action", object.union(_trade, {"known": false, "keys": []})).result == "deny"
