@@ -19,6 +19,8 @@ var (
 	ErrClosed = errors.New("store is closed")
 	// ErrInUse is returned when another process holds the store.
 	ErrInUse = errors.New("store is in use by another process")
+	// ErrDamaged is wrapped when what a store kept is not what it was given.
+	ErrDamaged = errors.New("the store is damaged")
 	// ErrName is returned for a name that is not of the form that CheckName accepts.
 	ErrName = errors.New("name is not valid")
 	// ErrTooLarge is returned for a value of more than MaxValue bytes.

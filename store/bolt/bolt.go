@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"iter"
 	"math"
 	"os"
@@ -52,8 +53,16 @@ type Options struct {
 
 var bucket = []byte("entries")
 
-// header precedes each value: version and expiry (unix nanoseconds, 0: never).
-const header = 16
+// Before each value stand its version, its expiry (unix nanoseconds, 0: never) and a
+// checksum of all, without which a disk that forgets would change what is known. Files
+// begun by older programs have entries without it; the version's highest bit tells.
+const (
+	header = 16
+	sum    = 4
+	summed = 1 << 63
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Open opens the file at path, which it makes with mode 0600 when there is none.
 // It returns [store.ErrInUse] while another process has it open.
@@ -81,12 +90,15 @@ func (s *Store) open(path string, wait time.Duration) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("the file is damaged (%v); put a copy of it in its place", p)
+			err = fmt.Errorf("%w (%v)", store.ErrDamaged, p)
 		}
 	}()
 	info, err := os.Stat(path)
 	if err == nil && info.Mode().Perm()&0o077 != 0 {
 		return fmt.Errorf("its mode is %v; others may read it (chmod 600 %s)", info.Mode().Perm(), path)
+	}
+	if err == nil && info.Size() > 0 && info.Size() < 2*int64(os.Getpagesize()) {
+		return fmt.Errorf("%w (%d bytes are left of it)", store.ErrDamaged, info.Size())
 	}
 	if err := s.acquire(path, wait); err != nil {
 		return err
@@ -120,7 +132,7 @@ func (s *Store) acquire(path string, wait time.Duration) error {
 		case errors.Is(err, berrors.ErrTimeout):
 			return store.ErrInUse
 		case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-			return fmt.Errorf("the file is damaged (%w); put a copy of it in its place", err)
+			return fmt.Errorf("%w (%w)", store.ErrDamaged, err)
 		case err != nil:
 			return err
 		}
@@ -152,14 +164,15 @@ func (s *Store) prepare() error {
 // sweep drops what has expired of the next entries, at most as many as given.
 func (s *Store) sweep(b *bbolt.Bucket, most int) error {
 	var dead [][]byte
+	now := s.now().UnixNano()
 	c := b.Cursor()
 	k, v := c.Seek(s.swept)
 	for ; k != nil && most > 0; most-- {
-		e, err := decode(k, v)
+		_, expires, _, err := parse(k, v)
 		if err != nil {
 			return err
 		}
-		if s.expired(e) {
+		if past(expires, now) {
 			dead = append(dead, bytes.Clone(k))
 		}
 		k, v = c.Next()
@@ -173,9 +186,8 @@ func (s *Store) sweep(b *bbolt.Bucket, most int) error {
 	return nil
 }
 
-func (s *Store) expired(e store.Entry) bool {
-	return !e.Expires.IsZero() && !s.now().Before(e.Expires)
-}
+// past reports whether a moment in unix nanoseconds is over by now; 0 never is.
+func past(expires, now int64) bool { return expires != 0 && now >= expires }
 
 // Load implements [store.Store].
 func (s *Store) Load(ctx context.Context, name string) (store.Entry, error) {
@@ -271,19 +283,21 @@ func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[store.Entry, 
 // all the time in the world without holding a transaction open.
 func (s *Store) collect(ctx context.Context, prefix string) ([]store.Entry, error) {
 	var out []store.Entry
+	now := s.now().UnixNano()
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucket).Cursor()
 		for k, v := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, v = c.Next() {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			e, err := decode(k, v)
+			e, err := decode(k, v, now)
+			if errors.Is(err, store.ErrNotFound) {
+				continue
+			}
 			if err != nil {
 				return err
 			}
-			if !s.expired(e) {
-				out = append(out, e)
-			}
+			out = append(out, e)
 		}
 		return nil
 	})
@@ -301,11 +315,7 @@ func (s *Store) find(b *bbolt.Bucket, name string) (store.Entry, error) {
 	if v == nil {
 		return store.Entry{}, store.ErrNotFound
 	}
-	e, err := decode([]byte(name), v)
-	if err == nil && s.expired(e) {
-		return store.Entry{}, store.ErrNotFound
-	}
-	return e, err
+	return decode([]byte(name), v, s.now().UnixNano())
 }
 
 func ready(ctx context.Context, name string) error {
@@ -326,10 +336,18 @@ func named(name string, err error) error {
 }
 
 func encode(e store.Entry) []byte {
-	b := make([]byte, header, header+len(e.Value))
-	binary.BigEndian.PutUint64(b, e.Version)
+	b := make([]byte, header+sum, header+sum+len(e.Value))
+	binary.BigEndian.PutUint64(b, e.Version|summed)
 	binary.BigEndian.PutUint64(b[8:], uint64(nanos(e.Expires)))
+	binary.BigEndian.PutUint32(b[header:], checksum([]byte(e.Name), b[:header], e.Value))
 	return append(b, e.Value...)
+}
+
+func checksum(parts ...[]byte) (n uint32) {
+	for _, p := range parts {
+		n = crc32.Update(n, castagnoli, p)
+	}
+	return n
 }
 
 // nanos returns a moment in unix nanoseconds: 0 for never, and nothing else is
@@ -346,13 +364,43 @@ func nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-func decode(k, v []byte) (store.Entry, error) {
-	if len(v) < header {
-		return store.Entry{}, fmt.Errorf("%q is damaged: %d bytes", k, len(v))
+// decode returns an entry, or ErrNotFound if it has expired by now.
+func decode(k, v []byte, now int64) (store.Entry, error) {
+	version, expires, value, err := parse(k, v)
+	if err != nil {
+		return store.Entry{}, err
 	}
-	e := store.Entry{Name: string(k), Version: binary.BigEndian.Uint64(v), Value: bytes.Clone(v[header:])}
-	if ns := binary.BigEndian.Uint64(v[8:]); ns != 0 {
-		e.Expires = time.Unix(0, int64(ns))
+	if past(expires, now) {
+		return store.Entry{}, store.ErrNotFound
+	}
+	e := store.Entry{Name: string(k), Version: version, Value: bytes.Clone(value)}
+	if expires != 0 {
+		e.Expires = time.Unix(0, expires)
 	}
 	return e, nil
+}
+
+// parse takes apart what is kept of an entry, all of which it reads. The value is a part
+// of v.
+func parse(k, v []byte) (version uint64, expires int64, value []byte, err error) {
+	if len(k) > store.MaxName || len(v) < header {
+		return 0, 0, nil, wrong(k)
+	}
+	version, expires, value = binary.BigEndian.Uint64(v), int64(binary.BigEndian.Uint64(v[8:])), v[header:]
+	if version&summed == 0 {
+		checksum(k, v) // it has none to compare; but a file that is shorter than it says faults here
+		return version, expires, value, nil
+	}
+	if len(value) < sum || binary.BigEndian.Uint32(value) != checksum(k, v[:header], value[sum:]) {
+		return 0, 0, nil, wrong(k)
+	}
+	return version &^ summed, expires, value[sum:], nil
+}
+
+// wrong is the error of an entry that is not what was written.
+func wrong(k []byte) error {
+	if len(k) > store.MaxName || store.CheckName(string(k)) != nil {
+		return fmt.Errorf("%w (an entry's name is not what was written)", store.ErrDamaged)
+	}
+	return fmt.Errorf("%w (%q is not what was written)", store.ErrDamaged, k)
 }

@@ -93,6 +93,7 @@ var hints = []struct {
 	{store.ErrConflict, "another replica changed it at the same time; look at it and try again"},
 	{replica.ErrTwin, "each replica needs a state directory of its own; delete state/replica in a copied one"},
 	{store.ErrInUse, "stop the other `chaperone serve`, or give this one a state directory of its own (state: in config.yaml)"},
+	{store.ErrDamaged, "put a copy from before in its place; without one move it away, and make agents, credentials and sessions anew"},
 	{audit.ErrInUse, "stop the other program that writes this log, or set log.path in config.yaml"},
 	{audit.ErrLog, "see that the disk has room and that the log's directory can be written"},
 	{certs.ErrCA, "see ca: in config.yaml: the key must belong to the certificate, be ECDSA or RSA in PEM, and be readable by nobody else (chmod 600)"},
