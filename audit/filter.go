@@ -128,7 +128,8 @@ func (w Want) match(e *Event) bool {
 }
 
 // Values are what the event holds in a field by which to select: several for a
-// human, who has an address and a subject, and for a request that is several.
+// human, who has an address and a subject, for a request that is several, and for a
+// credential with another beside it.
 func (e *Event) Values(field string) []string {
 	switch field {
 	case "id":
@@ -167,9 +168,9 @@ func (e *Event) judged(field string) []string {
 	case "policy":
 		return []string{e.Decision.Policy}
 	case "credential":
-		return []string{e.Credential.ID}
+		return []string{e.Credential.ID, e.Credential.Beside.ID}
 	case "handle":
-		return []string{e.Credential.Handle}
+		return []string{e.Credential.Handle, e.Credential.Beside.Handle}
 	case "alarm":
 		return []string{e.Alarm}
 	case "trace":

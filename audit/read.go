@@ -77,8 +77,11 @@ type EventDecision struct {
 	Obligations map[string]any
 }
 
-// EventCredential is the credential of an event.
-type EventCredential struct{ ID, Handle, Session string }
+// EventCredential is the credential of an event, and the one beside it.
+type EventCredential struct {
+	ID, Handle, Session string
+	Beside              struct{ ID, Handle string }
+}
 
 // EventOutcome is the outcome of an event.
 type EventOutcome struct {

@@ -69,8 +69,16 @@ type Decision struct {
 }
 
 // Credential says which credential was presented. Handle is a keyed fingerprint;
-// Session is whose handle it is, where that is another session's.
-type Credential struct{ ID, Handle, Session string }
+// Session is whose handle it is, where that is another session's. Beside is what was
+// presented besides, because it belongs to it.
+type Credential struct {
+	ID, Handle, Session string
+	Beside              Beside
+}
+
+// Beside is a second credential of a request: a client's own, beside the refresh token
+// that was handed out to it.
+type Beside struct{ ID, Handle string }
 
 // Outcome is how the exchange ended.
 type Outcome struct {
@@ -149,6 +157,7 @@ type (
 	requestObject    Request
 	decisionObject   Decision
 	credentialObject Credential
+	besideObject     Beside
 	outcomeObject    Outcome
 	linkObject       policy.Link
 	scopeObject      policy.Scope
@@ -293,6 +302,15 @@ func (c *credentialObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	text(e, "id", c.ID)
 	text(e, "handle", c.Handle)
 	text(e, "session", c.Session)
+	if c.Beside != (Beside{}) {
+		object(e, "beside", (*besideObject)(&c.Beside))
+	}
+	return nil
+}
+
+func (b *besideObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	text(e, "id", b.ID)
+	text(e, "handle", b.Handle)
 	return nil
 }
 

@@ -10,6 +10,16 @@ type party struct {
 	handle *Handle
 	cred   *kept
 	spot   spot
+	print  string // fingerprint of the handle
+}
+
+// Beside returns the credential of a second handle that belongs to the first, and the
+// handle's keyed fingerprint; both are empty where there is none.
+func (p *Presented) Beside() (credential, fingerprint string) {
+	if p.beside == nil {
+		return "", ""
+	}
+	return p.beside.handle.Credential, p.beside.print
 }
 
 // joins reports whether a second handle may stand in a request that asks for tokens: of
@@ -19,15 +29,14 @@ func (p *Presented) joins(r *Request, h *Handle) bool {
 	return r.Mints && p.beside == nil && !p.traded && len(p.more) == 0 && (h.Of == p.handle.ID || p.handle.Of == h.ID)
 }
 
-// join puts a second handle beside the first. The request is with the one that was handed
-// out: what comes of it ends with either.
-func (p *Presented) join(h *Handle, k *kept, s spot) {
-	second := &party{h, k, s}
+// join puts a second handle beside the first, of which Fingerprint and Credential are. The
+// request is with the one that was handed out: what comes of it ends with either.
+func (p *Presented) join(h *Handle, k *kept, s spot, print string) {
+	p.beside = &party{h, k, s, print}
 	if h.Of == p.handle.ID {
-		second = &party{p.handle, p.cred, p.spot}
-		p.handle, p.cred, p.spot = h, k, s
+		p.beside = &party{p.handle, p.cred, p.spot, p.Fingerprint}
+		p.handle, p.cred, p.spot, p.Fingerprint, p.Credential = h, k, s, print, &k.public
 	}
-	p.beside = second
 }
 
 // behind reports whether a spot is behind another in the body: what is written there

@@ -369,7 +369,7 @@ func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot)
 	if p.handle != nil && !joins && (p.handle != h || k == nil || k.Kind != KindSeveral && k.Kind != KindHTTPSignature && !traded) {
 		return ErrAmbiguousCredential
 	}
-	print, public := p.Fingerprint, p.Credential // of the first, where this is the second
+	first, public := p.Fingerprint, p.Credential
 	p.Fingerprint = v.printOf(h, body)
 	if k != nil {
 		p.Credential = &k.public
@@ -389,9 +389,9 @@ func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot)
 	}
 	switch {
 	case joins:
-		if p.join(h, k, s); p.handle != h {
-			p.Fingerprint, p.Credential = print, public
-		}
+		second := p.Fingerprint
+		p.Fingerprint, p.Credential = first, public
+		p.join(h, k, s, second)
 		return nil
 	case p.handle != nil:
 		p.more = append(p.more, s)

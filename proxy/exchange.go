@@ -271,6 +271,7 @@ func (x *exchange) describe() {
 		rec.Credential.ID = c.ID
 	}
 	rec.Credential.Handle, rec.Credential.Session = x.presented.Fingerprint, x.presented.Owner
+	rec.Credential.Beside.ID, rec.Credential.Beside.Handle = x.presented.Beside()
 }
 
 // concealed is a resource as it is recorded: names come from the agent, who may have

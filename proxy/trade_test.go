@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"chaperone/audit"
 	"chaperone/credential"
 	"chaperone/policy"
 	"chaperone/policy/action"
@@ -302,8 +303,17 @@ func TestRefreshTokensWithTheirClient(t *testing.T) {
 		}
 	}
 	all := d.records(4)
-	if x := all[3].Decision; !strings.HasPrefix(x.Credential.ID, "app.given-") || strings.Contains(string(x.Raw), canary) {
-		t.Errorf("record %s", x.Raw)
+	client, err := audit.Parse(all[0].Decision.Raw)
+	check(t, err)
+	for _, x := range all[1:] { // whichever stood first
+		e, err := audit.Parse(x.Decision.Raw)
+		check(t, err)
+		if !strings.HasPrefix(e.Credential.ID, "app.given-") || e.Credential.Beside.ID != "app" || e.Credential.Beside.Handle != client.Credential.Handle || e.Credential.Handle == client.Credential.Handle || strings.Contains(string(x.Decision.Raw), canary) {
+			t.Errorf("record %s", x.Decision.Raw)
+		}
+	}
+	if client.Credential.Beside.ID != "" {
+		t.Errorf("record %s", all[0].Decision.Raw)
 	}
 	before := len(d.received())
 	for name, text := range map[string]string{

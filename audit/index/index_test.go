@@ -80,6 +80,9 @@ func describeRequest(r *audit.Record, rng *rand.Rand, i int) {
 	if i%97 == 3 {
 		r.Actions = []policy.Act{{Action: r.Action, Resource: r.Resource}, {Action: policy.Action{ID: "slack:chat", Service: "slack"}, Resource: policy.Resource{ID: "C1"}}}
 	}
+	if r.Credential = (audit.Credential{ID: pick("gh", "app"), Handle: "f_1"}); i%89 == 5 {
+		r.Credential.Beside = audit.Beside{ID: "client", Handle: "f_2"}
+	}
 	r.Request = audit.Request{Method: "POST", Host: "api.github.com", Path: "/repos/" + r.Resource.ID, Protocol: "HTTP/1.1", Client: "127.0.0.1:1"}
 	r.Decision = audit.Decision{Result: policy.Allow, Policy: "p1"}
 	r.Outcome.Status = 200
@@ -115,7 +118,7 @@ func filters() map[string]audit.Filter {
 		"pattern":     {Action: "github:issues/*", Resource: "acme/*"}, "one of several": {Resource: "C1"}, "service of one": {Service: "slack"},
 		"denied": {Result: "deny"}, "alarm": {Result: "alarm"}, "status": {Status: "403"}, "status pattern": {Status: "2*"}, "error": {Error: "handle*"},
 		"path is not in the index": {Path: "/repos/acme/api", Agent: "sales-bot"}, "nothing": {Agent: "nobody"}, "session": {Session: "s_3"},
-		"purpose": {Purpose: "line\n*"}, "instance": {Instance: "i_5"}, "future": {Since: start.Add(1000 * time.Hour)},
+		"purpose": {Purpose: "line\n*"}, "instance": {Instance: "i_5"}, "credential": {Credential: "gh"}, "a credential beside": {Credential: "client"}, "either credential": {Credential: "c*"}, "handle beside": {Handle: "f_2"}, "future": {Since: start.Add(1000 * time.Hour)},
 	}
 }
 

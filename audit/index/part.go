@@ -29,7 +29,7 @@ type Part struct {
 	times   []int64          // microseconds since 1970
 	at      []int64          // byte of the segment at which the row's line begins
 	ended   []int64          // byte at which the outcome's line begins; -1: not in this part
-	multi   []bool           // the request is several
+	multi   []bool           // the request is several, or has several credentials
 	orphans []orphan
 }
 

@@ -343,7 +343,7 @@ func (w *searcher) load(f *file) error {
 // isLoose reports whether these columns hold one of what may be several.
 func isLoose(columns []int) bool {
 	return slices.ContainsFunc(columns, func(i int) bool {
-		return i == actionColumn || i == serviceColumn || i == accessColumn || i == resourceColumn
+		return i == actionColumn || i == serviceColumn || i == accessColumn || i == resourceColumn || i == credentialColumn
 	})
 }
 

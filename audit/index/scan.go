@@ -43,7 +43,7 @@ type entry struct {
 	text        [columns][]byte
 	when, email []byte
 	time        int64 // microseconds since 1970
-	multi       bool  // the request is several
+	multi       bool  // the request is several, or has several credentials
 }
 
 // section is the object of a line that is being read.
@@ -134,6 +134,9 @@ func (s *scanner) member(e *entry, in section, key []byte) bool {
 		if string(key) == "actions" {
 			e.multi = true
 		}
+	}
+	if in == credentialSection && string(key) == "beside" {
+		e.multi = true
 	}
 	to := e.place(in, key)
 	if to == nil {

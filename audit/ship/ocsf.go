@@ -250,6 +250,7 @@ func unmapped(d *audit.Event) object {
 	set(u, "agent_owner", d.Agent.Owner)
 	set(u, "credential", d.Credential.ID)
 	set(u, "handle", d.Credential.Handle)
+	set(u, "credential_beside", d.Credential.Beside.ID)
 	set(u, "traceparent", d.Traceparent)
 	if len(d.Chain) > 0 {
 		u["chain"] = d.Chain

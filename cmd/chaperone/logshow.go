@@ -188,6 +188,7 @@ func (a *app) tell(ctx context.Context, l *logs, x *audit.Exchange, around []aud
 		field(w, "query", strings.Join(d.Request.Query, ", "))
 		field(w, "from", join(d.Request.Client, "by", d.Request.Protocol))
 		field(w, "credential", join(d.Credential.ID, "handle", d.Credential.Handle))
+		field(w, "beside it", join(d.Credential.Beside.ID, "handle", d.Credential.Beside.Handle))
 		field(w, "handle of", owner)
 		field(w, "trace", d.Traceparent)
 		field(w, "alarm", join(d.Alarm, "", d.What))
