@@ -171,7 +171,7 @@ func (l *Log) enter(r *ring, halfs []int, texts [][]byte) error {
 	for _, i := range halfs {
 		r.note(i, first)
 	}
-	l.out = l.out[:0]
+	l.out, l.fresh = l.out[:0], l.fresh[:0]
 	entered := 0
 	for _, text := range texts {
 		if !known[string(text[:len(text)-1])] {

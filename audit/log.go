@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"os"
 	"strconv"
 	"sync"
@@ -44,6 +45,8 @@ type Options struct {
 	MaxAge  time.Duration
 	// Keep is how many ended segments are kept; zero keeps all.
 	Keep int
+	// Leaves has the log keep the leaves of what it writes for [Log.Leaves].
+	Leaves bool
 	// Replica is the id of the program that writes it, which each decision and alarm
 	// names; none where it is empty.
 	Replica string
@@ -83,6 +86,11 @@ type Log struct {
 	checked time.Time
 	tip     tip
 	out     []byte // what the write at hand holds
+	fresh   []Leaf // of its lines
+	leaves  leaves
+	hasher  hash.Hash
+	sum     Leaf
+	altered []string // what somebody did to the file, not told yet
 	spare   []line
 	syncing *time.Timer // a sync is due
 	failed  error       // changed with mu held as well
@@ -114,7 +122,7 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening decision log: %w", err)
 	}
-	l := &Log{o: o, lock: lock, queue: new(batch), active: -1, encoder: zapcore.NewJSONEncoder(zapcore.EncoderConfig{
+	l := &Log{o: o, lock: lock, queue: new(batch), active: -1, hasher: sha256.New(), encoder: zapcore.NewJSONEncoder(zapcore.EncoderConfig{
 		SkipLineEnding: true,
 		EncodeTime: func(t time.Time, e zapcore.PrimitiveArrayEncoder) {
 			zapcore.TimeEncoderOfLayout(timeLayout)(t.UTC(), e)
@@ -132,6 +140,7 @@ func Open(o Options) (*Log, error) {
 	l.wake, l.stop, l.ended = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 	l.due = time.NewTimer(time.Hour)
 	l.due.Stop()
+	l.leaves.put(l.tip.seq+1, nil)
 	go l.own()
 	return l, nil
 }
@@ -176,7 +185,7 @@ func (l *Log) flush() error {
 // fill chains lines for one write, and returns how many: all, or those for which the
 // segment has room.
 func (l *Log) fill(lines []line) int {
-	l.out = l.out[:0]
+	l.out, l.fresh = l.out[:0], l.fresh[:0]
 	size := l.size
 	for i, line := range lines {
 		need := int64(line.text.Len() + chainSize)
@@ -214,6 +223,7 @@ func (l *Log) chain(line []byte) {
 	p = hex.AppendEncode(p, l.tip.hash[:])
 	p = append(p, '"', '}')
 	l.tip = tip{l.tip.seq + 1, sha256.Sum256(p[start:])}
+	l.leaf(p[start:])
 	l.out = append(p, '\n')
 }
 
@@ -233,6 +243,9 @@ func (l *Log) write() error {
 		return err
 	}
 	l.size += int64(n)
+	if len(l.fresh) > 0 {
+		l.leaves.put(l.tip.seq+1-uint64(len(l.fresh)), l.fresh)
+	}
 	if l.failed != nil {
 		l.setFailed(nil)
 		l.o.Notice("the decision log can be written again")

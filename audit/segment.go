@@ -199,7 +199,7 @@ func (l *Log) stillThere() error {
 	mine, merr := l.file.Stat()
 	if err == nil && merr == nil && os.SameFile(there, mine) {
 		if mine.Size() < l.size {
-			l.o.Notice("the decision log was cut short by somebody else; log verify shows where")
+			l.changed("the decision log was cut short by somebody else; log verify shows where")
 			whole, _, err := tail(l.file, mine.Size())
 			if err != nil {
 				return err
@@ -230,6 +230,12 @@ func (l *Log) stillThere() error {
 	return nil
 }
 
+// changed tells that somebody changed the log. It is called with writing held.
+func (l *Log) changed(message string) {
+	l.o.Notice(message)
+	l.altered = append(l.altered, message)
+}
+
 // longer deals with bytes behind the last line that this log wrote. After a write
 // that failed they are what it could not take back; else they are somebody else's.
 func (l *Log) longer() error {
@@ -240,7 +246,7 @@ func (l *Log) longer() error {
 	if err != nil {
 		return err
 	}
-	l.o.Notice("somebody else wrote to the decision log; log verify shows where")
+	l.changed("somebody else wrote to the decision log; log verify shows where")
 	l.size = size
 	return nil
 }

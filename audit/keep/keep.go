@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
 	"sync"
 	"time"
 
@@ -15,9 +14,16 @@ import (
 	"chaperone/audit/proof"
 )
 
+// Log is a log that this process writes, as [audit.Log].
+type Log interface {
+	proof.Log
+	Look() (altered []string, err error)
+}
+
 // Options of a [Keeper].
 type Options struct {
 	Path string     // of the log
+	Log  Log        // that writes it, where that is this process; else nil
 	Key  *proof.Key // signs checkpoints and index
 	// CheckpointEvery and CheckpointLines say when a checkpoint is due: when so long has
 	// passed, or so many lines were written. Elsewhere are folders into which each goes
@@ -53,10 +59,11 @@ type Keeper struct {
 
 // Between two looks the keeper adds what has come to the tree, a little at a time, so
 // that a look has little to do: what takes a processor for some milliseconds is felt by
-// requests.
+// requests. Where nothing comes it does so less often.
 const (
 	slices = 40  // of the time between two looks
-	little = 256 // lines: a third of a millisecond
+	quiet  = 8   // of those, where nothing comes
+	little = 256 // lines to be read: a third of a millisecond
 )
 
 // Start begins to look after a log.
@@ -95,17 +102,26 @@ func (k *Keeper) Close() {
 }
 
 func (k *Keeper) run(ctx context.Context) {
-	tick := time.NewTicker(k.o.Every / slices)
-	defer tick.Stop()
-	for n := 0; ; n = (n + 1) % slices {
-		if n == 0 {
+	due := time.NewTimer(0)
+	defer due.Stop()
+	slice := 0
+	for {
+		if slice == 0 {
 			k.tell(k.look(ctx))
 			for k.told == "" && k.notary != nil && k.notary.More() && ctx.Err() == nil { // it is far behind
 				k.tell(k.look(ctx))
 			}
-		} else if k.notary != nil {
-			_ = k.notary.Add(little) // the next look fails by the same, and tells
 		}
+		step := quiet
+		if k.notary != nil {
+			before := k.notary.Size()
+			_ = k.notary.Add(little) // the next look fails by the same, and tells
+			if k.notary.Size() != before {
+				step = 1
+			}
+		}
+		slice = (slice/step + 1) * step % slices
+		due.Reset(time.Duration(step) * k.o.Every / slices)
 		select {
 		case <-ctx.Done():
 			k.end()
@@ -118,7 +134,7 @@ func (k *Keeper) run(ctx context.Context) {
 				}
 			})
 			done <- err
-		case <-tick.C:
+		case <-due.C:
 		}
 	}
 }
@@ -138,7 +154,7 @@ func (k *Keeper) tell(err error) {
 // notarize adds what has come to the tree, and signs when that is due, or at once.
 func (k *Keeper) notarize(now bool) error {
 	if k.notary == nil {
-		n, err := proof.NewNotary(proof.NotaryOptions{Path: k.o.Path, Key: k.o.Key, Every: k.o.CheckpointEvery, Lines: k.o.CheckpointLines,
+		n, err := proof.NewNotary(proof.NotaryOptions{Path: k.o.Path, Log: k.o.Log, Key: k.o.Key, Every: k.o.CheckpointEvery, Lines: k.o.CheckpointLines,
 			Elsewhere: k.o.Elsewhere, Altered: k.o.Altered})
 		if errors.Is(err, proof.ErrRolledBack) && k.told == "" {
 			k.o.Altered(err.Error())
@@ -154,7 +170,7 @@ func (k *Keeper) notarize(now bool) error {
 
 // end signs what is left.
 func (k *Keeper) end() {
-	k.tell(k.notarize(true))
+	k.tell(errors.Join(k.untouched(), k.notarize(true)))
 	if k.notary != nil {
 		k.notary.Close()
 	}
@@ -163,6 +179,9 @@ func (k *Keeper) end() {
 // look does what is due, and behind what requests need where that is more than a little.
 func (k *Keeper) look(ctx context.Context) error {
 	var err, ierr error
+	if err = k.untouched(); err != nil {
+		return err
+	}
 	if k.notary != nil {
 		err = k.notary.Add(little)
 	}
@@ -176,6 +195,18 @@ func (k *Keeper) look(ctx context.Context) error {
 		k.failed = ierr != nil
 	}
 	return errors.Join(err, ierr)
+}
+
+// untouched tells what somebody did to the log's file.
+func (k *Keeper) untouched() error {
+	if k.o.Log == nil {
+		return nil // who reads the file sees it
+	}
+	altered, err := k.o.Log.Look()
+	for _, message := range altered {
+		k.o.Altered(message)
+	}
+	return err
 }
 
 // arrange indexes and packs segments.

@@ -20,15 +20,15 @@ import (
 
 const logVariable = "CHAPERONE_TEST_KEEP"
 
-func start(t testing.TB, path string, told func(string)) *Keeper {
+func start(t testing.TB, path string, l Log, told func(string)) *Keeper {
 	t.Helper()
 	key, err := proof.OpenKey(filepath.Join(filepath.Dir(path), "log.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return Start(Options{
-		Path: path, Key: key, Pack: true, CheckpointEvery: 20 * time.Millisecond, CheckpointLines: 100, Every: 10 * time.Millisecond,
-		Notice: told, Altered: told, Behind: func(f func()) { f() },
+		Path: path, Log: l, Key: key, Pack: true, CheckpointEvery: 20 * time.Millisecond, CheckpointLines: 100, Every: 10 * time.Millisecond,
+		Notice: told, Altered: func(m string) { told("altered: " + m) }, Behind: func(f func()) { f() },
 	})
 }
 
@@ -58,7 +58,7 @@ func TestKilledUnderLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := start(t, path, func(m string) { t.Error(m) })
+	k := start(t, path, nil, func(m string) { t.Error(m) })
 	if _, err := write(l); err != nil {
 		t.Fatal(err)
 	}
@@ -115,12 +115,12 @@ func killOne(t *testing.T, path string) (ids []string) {
 
 // serveLoad writes until it is killed.
 func serveLoad(t *testing.T, path string) {
-	l, err := audit.Open(audit.Options{Path: path, MaxSize: 64 << 10})
+	l, err := audit.Open(audit.Options{Path: path, MaxSize: 64 << 10, Leaves: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var mu sync.Mutex
-	start(t, path, func(m string) { fmt.Println("told", m) })
+	start(t, path, l, func(m string) { fmt.Println("told", m) })
 	for range 4 {
 		go func() {
 			for {
@@ -159,21 +159,33 @@ func signed(t *testing.T, path string, lines int) {
 // TestLogIsTakenAway removes, cuts and edits the log under a keeper that looks after it:
 // each is told.
 func TestLogIsTakenAway(t *testing.T) {
-	for name, harm := range map[string]func(path string) error{
-		"removed": os.Remove,
-		"cut":     func(path string) error { return os.Truncate(path, 4000) },
+	for _, c := range []struct {
+		name   string
+		leaves bool // the tree is built of what was written
+		harm   func(path string) error
+		alarm  string
+	}{
+		{"removed", false, os.Remove, ""},
+		{"removed from the log", true, os.Remove, ""},
+		{"cut", false, cut, "are not in the log any more"},
+		{"cut from the log", true, cut, "altered: the decision log was cut short"},
+		{"written from the log", true, scribble, "altered: somebody else wrote to the decision log"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "decisions.jsonl")
 			var mu sync.Mutex
 			var told []string
 			tell := func(m string) { mu.Lock(); defer mu.Unlock(); told = append(told, m) }
 			now := time.Now()
-			l, err := audit.Open(audit.Options{Path: path, Notice: tell, Now: func() time.Time { now = now.Add(2 * time.Second); return now }})
+			l, err := audit.Open(audit.Options{Path: path, Leaves: c.leaves, Notice: tell, Now: func() time.Time { now = now.Add(2 * time.Second); return now }})
 			if err != nil {
 				t.Fatal(err)
 			}
-			k := start(t, path, tell)
+			var from Log
+			if c.leaves {
+				from = l
+			}
+			k := start(t, path, from, tell)
 			for range 20 {
 				if _, err := write(l); err != nil {
 					t.Fatal(err)
@@ -183,7 +195,7 @@ func TestLogIsTakenAway(t *testing.T) {
 				t.Fatal(err)
 			}
 			signed(t, path, 40)
-			if err := harm(path); err != nil {
+			if err := c.harm(path); err != nil {
 				t.Fatal(err)
 			}
 			for range 20 {
@@ -198,7 +210,7 @@ func TestLogIsTakenAway(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			all := strings.Join(told, "; ")
-			if !strings.Contains(all, "by somebody else") || name == "cut" && !strings.Contains(all, "are not in the log any more") {
+			if !strings.Contains(all, "somebody else") || !strings.Contains(all, c.alarm) {
 				t.Errorf("told %q", all)
 			}
 			public, err := proof.LoadPublic(filepath.Join(filepath.Dir(path), "log.pub"))
@@ -206,11 +218,23 @@ func TestLogIsTakenAway(t *testing.T) {
 				t.Fatal(err)
 			}
 			r, err := proof.Verify(proof.VerifyOptions{Path: path, Key: public})
-			if err != nil || name == "cut" && r.Bad == nil || name == "removed" && r.First != 41 {
+			removed := strings.HasPrefix(c.name, "removed")
+			if err != nil || removed != (r.Bad == nil) || removed && r.First != 41 {
 				t.Errorf("verify finds nothing: %+v, %v", r, err)
 			}
 		})
 	}
+}
+
+func cut(path string) error { return os.Truncate(path, 4000) }
+
+func scribble(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("{\"v\":1}\n")
+	return errors.Join(err, f.Close())
 }
 
 // TestSign has a checkpoint signed that would not be due for an hour, also while others
@@ -221,13 +245,13 @@ func TestSign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := audit.Open(audit.Options{Path: path, MaxSize: 16 << 10})
+	l, err := audit.Open(audit.Options{Path: path, MaxSize: 16 << 10, Leaves: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	fault := func(m string) { t.Error(m) }
-	k := Start(Options{Path: path, Key: key, Pack: true, CheckpointEvery: time.Hour, CheckpointLines: 1 << 40, Every: time.Millisecond, Notice: fault, Altered: fault})
+	k := Start(Options{Path: path, Log: l, Key: key, Pack: true, CheckpointEvery: time.Hour, CheckpointLines: 1 << 40, Every: time.Millisecond, Notice: fault, Altered: fault})
 	for n := 1; n <= 5; n++ {
 		for range 50 {
 			if _, err := write(l); err != nil {

@@ -170,7 +170,7 @@ func (d *disk) look(path string, told map[string]time.Time, cut time.Time) {
 	if err != nil {
 		t.Fatalf("the next start: %v", err)
 	}
-	k := start(t, path, func(m string) { t.Errorf("the keeper tells: %s", m) })
+	k := start(t, path, nil, func(m string) { t.Errorf("the keeper tells: %s", m) })
 	if _, err := write(l); err != nil {
 		t.Error(err)
 	}
@@ -209,7 +209,7 @@ func (d *disk) look(path string, told map[string]time.Time, cut time.Time) {
 
 // writeOn writes until it is refused, and tells of each request when it is committed.
 func writeOn(path string) {
-	l, err := audit.Open(audit.Options{Path: path, MaxSize: 256 << 10, Sync: syncIn})
+	l, err := audit.Open(audit.Options{Path: path, MaxSize: 256 << 10, Sync: syncIn, Leaves: true})
 	if err != nil {
 		fmt.Println("told", err)
 		os.Exit(1)
@@ -219,7 +219,7 @@ func writeOn(path string) {
 		fmt.Println("told", err)
 		os.Exit(1)
 	}
-	Start(Options{Path: path, Key: key, Pack: true, CheckpointEvery: 20 * time.Millisecond, CheckpointLines: 100, Every: 10 * time.Millisecond,
+	Start(Options{Path: path, Log: l, Key: key, Pack: true, CheckpointEvery: 20 * time.Millisecond, CheckpointLines: 100, Every: 10 * time.Millisecond,
 		Notice: func(string) {}, Altered: func(m string) { fmt.Println("told", m) }})
 	for {
 		id, err := write(l)

@@ -6,11 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 	"time"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"chaperone/audit"
 )
+
+// Log is a log that this process writes, as [audit.Log].
+type Log interface {
+	Leaves(after uint64, into []audit.Leaf) (all []audit.Leaf, first uint64)
+	Save() error
+}
 
 // NotaryOptions say how a [Notary] works.
 type NotaryOptions struct {
@@ -22,6 +31,9 @@ type NotaryOptions struct {
 	Lines int64
 	// Elsewhere are folders outside of the state directory into which checkpoints go too.
 	Elsewhere []string
+	// Log is what writes the log, where that is this process. Where it is nil every line is
+	// read from the files.
+	Log Log
 	// Altered is told in words when the log was changed under the notary's eyes.
 	Altered func(message string)
 }
@@ -32,6 +44,8 @@ type Notary struct {
 	o      NotaryOptions
 	tree   *Tree
 	reader *audit.Reader
+	stale  bool // the reader is behind the tree
+	leaves []audit.Leaf
 	prev   [sha256.Size]byte
 	knows  bool // prev is the hash of the line before
 	signed int64
@@ -109,16 +123,54 @@ func (n *Notary) Close() error {
 // atOnce bounds the lines of one look, which then takes about a second.
 const atOnce = 200_000
 
+// Size is how many lines are in the tree.
+func (n *Notary) Size() int64 { return n.tree.Size() }
+
 // More reports whether the last look, or what was added since, left lines for the next.
 func (n *Notary) More() bool { return n.more }
 
-// Add adds what has come, at most so many lines, and signs nothing.
+// Add adds what has come, of what is to be read from files at most so many lines, and
+// signs nothing.
 func (n *Notary) Add(most int) error {
 	if n.broken != nil {
 		return n.broken
 	}
+	if n.o.Log == nil {
+		return n.read(most, math.MaxInt64)
+	}
+	leaves, first := n.o.Log.Leaves(uint64(n.tree.Size()), n.leaves[:0])
+	n.leaves = leaves
+	if last := int64(first) - 1; n.tree.Size() < last {
+		return n.catchUp(most, last)
+	}
+	n.more, n.stale = false, true
+	for _, leaf := range leaves {
+		if err := n.tree.addHash(tlog.Hash(leaf)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// catchUp reads lines up to number last, which were written before their leaves were
+// kept, or before so many others that they were not. They are in the files, unless
+// somebody took them away.
+func (n *Notary) catchUp(most int, last int64) error {
+	if n.stale {
+		n.reader.Close()
+		n.reader, n.stale, n.knows = audit.NewReader(n.o.Path, uint64(n.tree.Size())), false, false
+	}
+	if err := n.read(most, last); err != nil || n.more {
+		return err
+	}
 	n.more = true
-	for range most {
+	return n.gap(uint64(last) + 1)
+}
+
+// read adds lines from the files: at most so many, and until the tree has size of them.
+func (n *Notary) read(most int, size int64) error {
+	n.more = true
+	for ; most > 0 && n.tree.Size() < size; most-- {
 		ok, err := n.next()
 		if err != nil {
 			return err
@@ -144,7 +196,7 @@ func (n *Notary) Look(now bool) (*Checkpoint, error) {
 	if fresh == 0 || !due {
 		return nil, nil
 	}
-	if err := n.reader.Sync(); err != nil { // what is signed must outlive a power cut
+	if err := n.save(); err != nil { // what is signed must outlive a power cut
 		return nil, fmt.Errorf("signing checkpoint: %w", err)
 	}
 	c, err := sign(n.tree, n.o.Key)
@@ -156,6 +208,13 @@ func (n *Notary) Look(now bool) (*Checkpoint, error) {
 	}
 	n.signed, n.at = c.Size, time.Now()
 	return c, keepCheckpoint(c, n.o.Path, n.o.Elsewhere)
+}
+
+func (n *Notary) save() error {
+	if n.o.Log != nil {
+		return n.o.Log.Save()
+	}
+	return n.reader.Sync()
 }
 
 // breath is after how many lines requests that wait for a processor go first: a few
@@ -174,24 +233,34 @@ func (n *Notary) next() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if gap := int64(seq) - 1 - n.tree.Size(); gap > 0 {
-		if gap > maxGap {
-			n.broken = fmt.Errorf("%w: number %d follows %d", ErrRolledBack, seq, n.tree.Size())
-			return false, n.broken
-		}
-		n.o.Altered(fmt.Sprintf("lines %d to %d are not in the log any more", n.tree.Size()+1, seq-1))
-		n.knows = false
-		for range gap {
-			if err := n.tree.addGap(); err != nil {
-				return false, err
-			}
-		}
+	if err := n.gap(seq); err != nil {
+		return false, err
 	}
 	if prev, ok := audit.Prev(line); ok && n.knows && prev != hex.EncodeToString(n.prev[:]) {
 		n.o.Altered(fmt.Sprintf("line %d was changed after it was written, or line %d was put in", seq-1, seq))
 	}
 	n.prev, n.knows = sha256.Sum256(line), true
 	return true, n.tree.Add(line)
+}
+
+// gap stands for the lines that are missing before number seq.
+func (n *Notary) gap(seq uint64) error {
+	gap := int64(seq) - 1 - n.tree.Size()
+	if gap <= 0 {
+		return nil
+	}
+	if gap > maxGap {
+		n.broken = fmt.Errorf("%w: number %d follows %d", ErrRolledBack, seq, n.tree.Size())
+		return n.broken
+	}
+	n.o.Altered(fmt.Sprintf("lines %d to %d are not in the log any more", n.tree.Size()+1, seq-1))
+	n.knows = false
+	for range gap {
+		if err := n.tree.addGap(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // maxGap bounds the lines that may be missing at once.

@@ -180,7 +180,8 @@ func (r *road) openState(ctx context.Context) error {
 	}
 	l := r.s.Log
 	r.log, err = audit.Open(audit.Options{
-		Path: l.Path, Sync: l.Sync, MaxSize: l.MaxSize, MaxAge: l.MaxAge, Keep: l.Keep, Replica: r.shared.id,
+		Leaves: true,
+		Path:   l.Path, Sync: l.Sync, MaxSize: l.MaxSize, MaxAge: l.MaxAge, Keep: l.Keep, Replica: r.shared.id,
 		Notice: func(message string) { r.logger.Warn("decision log", "notice", message) },
 	})
 	if err != nil {

@@ -15,7 +15,7 @@ func (r *road) keepLog() error {
 		return err
 	}
 	r.keeper = keep.Start(keep.Options{
-		Path: r.s.Log.Path, Key: key, Pack: r.s.Log.Pack,
+		Path: r.s.Log.Path, Log: r.log, Key: key, Pack: r.s.Log.Pack,
 		CheckpointEvery: r.s.Log.Checkpoints.Every, CheckpointLines: r.s.Log.Checkpoints.Lines, Elsewhere: r.s.Log.Checkpoints.To,
 		Altered: r.altered, Behind: r.background.run,
 		Notice: func(message string) { r.logger.Warn("decision log", "notice", message) },
