@@ -28,7 +28,7 @@ type minter interface {
 // Times of tokens.
 const (
 	lockTime  = 25 * time.Second // beyond an exchange with the token endpoint: longer than whoever holds a lock can take
-	saveTime  = 5 * time.Second
+	saveTime  = 5 * time.Second  // for what the store does before and after an exchange
 	lockPause = 50 * time.Millisecond
 	early     = time.Minute      // a token is renewed so long before it ends, or in the last tenth of its life
 	tooYoung  = 15 * time.Second // a token of this age that is refused is not stale: something else is wrong
@@ -119,7 +119,7 @@ func (m *minted) current(ctx context.Context, c *Caller, refused *token) (*token
 		if m.v.closed {
 			return nil, fmt.Errorf("%w: the proxy ends", ErrUnavailable)
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.v.outside.tokenTime())
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.v.outside.tokenTime()+saveTime)
 		defer cancel()
 		return m.another(ctx, c, key, refused)
 	})
@@ -182,7 +182,9 @@ func (m *minted) underLock(ctx context.Context, c *Caller, key string, refused *
 		refresh = secret.New(have.refresh)
 	}
 	began := m.v.now()
-	got, err := m.by.mint(ctx, c, refresh)
+	asking, done := context.WithTimeout(ctx, m.v.outside.tokenTime())
+	got, err := m.by.mint(asking, c, refresh)
+	done()
 	m.v.noteMint(err)
 	if err != nil {
 		if newer := secret.Text(got.Refresh); newer != "" { // without a token that can be used: the next try begins with it
