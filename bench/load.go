@@ -28,6 +28,7 @@ type target struct {
 	auth   string // Proxy-Authorization
 	roots  *x509.CertPool
 	token  string
+	lean   bool          // to have few fields asked with and answered
 	limit  time.Duration // the longest that a connection is used, from when it is made
 }
 
@@ -57,7 +58,11 @@ func (t target) open(path string) (*wire, error) {
 }
 
 func (t target) request(path string) string {
-	return "GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\nAuthorization: Bearer " + t.token + "\r\nAccept: application/json\r\nUser-Agent: bench\r\n\r\n"
+	fields := requestFields
+	if t.lean && path == plain {
+		path, fields = lean, leanRequest
+	}
+	return "GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\nAuthorization: Bearer " + t.token + "\r\n" + fields + "\r\n"
 }
 
 // connect opens a connection on which the service called name can be spoken to.

@@ -33,6 +33,7 @@ const (
 	secret  = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
 	plain   = "/repos/acme/web/issues"
 	stream  = "/repos/acme/web/issues/events"
+	lean    = "/repos/acme/web/issues?per_page=1"
 	slow    = "/repos/acme/web/issues?state=all"
 	large10 = "/repos/acme/web/issues/comments"
 	closing = "/repos/acme/web/issues?page=2"
@@ -141,7 +142,11 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
+	fields := answerFields
+	if r.URL.RequestURI() == lean {
+		fields = leanAnswer
+	}
+	setFields(w.Header(), fields)
 	switch {
 	case r.Method == http.MethodPost:
 		n, err := io.Copy(io.Discard, r.Body)

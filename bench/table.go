@@ -18,7 +18,7 @@ const spread = 32
 
 // columns of the table: what is measured, in the order in which it is.
 var columns = [...]string{
-	"1: p50 µs", "p99", "8: p50 µs", "p99", "64: p50 µs", "p99", "64: req/s", "64: CPU µs/req", "allocs/req", "new conns/1,000",
+	"1: p50 µs", "p99", "8: p50 µs", "p99", "64: p50 µs", "p99", "64: req/s", "64: CPU µs/req", "allocs/req", "new conns/1,000", "64, few fields: req/s", "CPU µs/req",
 	"open: p50 µs", "p99", "event p50 µs", "p99", "HTTP/2, 64: req/s", "CPU µs/req",
 	"new tunnel µs", "resumed µs", "another host: CPU µs", "re-dials resumed %", "10 MiB down ms", "up ms", "peak MiB of 16 at once", "KiB/idle tunnel",
 }
@@ -38,6 +38,7 @@ var (
 	}}
 	eachRound = [...]measurement{
 		{"1, 8 and 64 clients", 10, allClosed},
+		{"few fields", 2, fewFields},
 		{"open loop", 2, func(r road, o options) ([]float64, error) { return ends(open(r, spread, o)) }},
 		{"events", 2, func(r road, _ options) ([]float64, error) { return ends(listen(r)) }},
 		{"HTTP/2", 2, overHTTP2},
@@ -160,6 +161,13 @@ func allClosed(r road, o options) (row []float64, err error) {
 		row = append(row, f.at(.5), f.at(.99))
 	}
 	return append(row, f.rate, f.cpu, f.allocs, f.conns), nil
+}
+
+// fewFields has 64 clients ask and be answered with next to no fields.
+func fewFields(r road, o options) ([]float64, error) {
+	r.lean = true
+	f, err := closed(r, clients[len(clients)-1], o)
+	return []float64{f.rate, f.cpu}, err
 }
 
 func overHTTP2(r road, o options) ([]float64, error) {
