@@ -252,7 +252,7 @@ func field(h http.Header, name string) []string {
 		return v
 	}
 	for n, v := range h {
-		if strings.EqualFold(n, name) {
+		if len(n) == len(name) && strings.EqualFold(n, name) {
 			return v
 		}
 	}

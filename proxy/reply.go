@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -53,8 +54,7 @@ func (x *exchange) informational(code int, h http.Header) error {
 		return nil
 	}
 	dst := x.w.Header()
-	stripAnswer(h)
-	x.searchFields(h)
+	x.takeFields(h)
 	for k, v := range h {
 		dst[http1.Canonical(k)] = v
 	}
@@ -80,15 +80,19 @@ func (x *exchange) reply(resp *http.Response) error {
 	}
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
+	x.scrub.echo = x.presented.Echo()
+	odd := x.takeFields(resp.Header)
 	x.search(resp, *buf)
-	x.answerHead(resp)
+	x.answerHead(resp, odd)
 	err := x.answerBody(resp, *buf)
 	x.rec.Outcome.Scrubbed += x.scrub.body.Found()
 	if err != nil {
 		x.note(err)
 		panic(http.ErrAbortHandler) // the agent must not take half an answer for a whole one
 	}
-	x.searchFields(resp.Trailer)
+	for _, values := range resp.Trailer {
+		x.searchValues(values)
+	}
 	for name, values := range resp.Trailer {
 		if httpguts.ValidTrailerHeader(name) {
 			x.w.Header()[http.TrailerPrefix+name] = values
@@ -97,9 +101,8 @@ func (x *exchange) reply(resp *http.Response) error {
 	return nil
 }
 
-func (x *exchange) answerHead(resp *http.Response) {
-	stripAnswer(resp.Header)
-	h := x.answerFields(resp.Header)
+func (x *exchange) answerHead(resp *http.Response, odd []string) {
+	h := x.answerFields(resp.Header, odd)
 	// net/http would add these of its own accord; the agent gets what the service said.
 	for _, name := range [...]string{"Date", "Content-Type"} {
 		if _, ok := h[name]; !ok {
@@ -119,26 +122,20 @@ func (x *exchange) answerHead(resp *http.Response) {
 }
 
 // answerFields hands the service's fields to the agent's side and returns them as
-// they stand there.
-func (x *exchange) answerFields(from http.Header) http.Header {
-	w, adopts := x.w.(interface{ Adopt(http.Header) })
-	h := from
-	if !adopts {
-		h = x.w.Header()
+// they stand there. Those of odd stand under the key that net/http's server looks for.
+func (x *exchange) answerFields(from http.Header, odd []string) http.Header {
+	for _, name := range odd {
+		values := from[name]
+		delete(from, name)
+		name = http1.Canonical(name)
+		from[name] = append(from[name], values...) // two spellings of one name are one field
 	}
-	for k, v := range from {
-		name := answerName(k)
-		if adopts && name == k {
-			continue
-		}
-		h[name] = append(h[name], v...) // two spellings of one name are one field
-		if adopts {
-			delete(from, k)
-		}
+	if w, ok := x.w.(interface{ Adopt(http.Header) }); ok {
+		w.Adopt(from)
+		return from
 	}
-	if adopts {
-		w.Adopt(h)
-	}
+	h := x.w.Header()
+	maps.Copy(h, from)
 	return h
 }
 
@@ -160,35 +157,57 @@ func bodiless(method string, status int) bool {
 	return method == http.MethodHead || status == http.StatusNotModified
 }
 
-// answerName is the key under which net/http's server looks for the fields that
-// it has a hand in; all others keep the service's spelling.
-func answerName(k string) string {
-	switch len(k) {
-	case len("Date"), len("Content-Type"), len("Content-Length"), len("Connection"):
-		switch c := http1.Canonical(k); c {
-		case "Date", "Content-Type", "Content-Length", "Connection", "Set-Cookie":
-			return c
+// takeFields makes fields of the service's those that the agent gets: the ones that end
+// at this hop go, and handles stand in the place of secrets. It returns the names of
+// those that net/http's server has a hand in and does not know in this spelling; all
+// others keep the service's.
+func (x *exchange) takeFields(h http.Header) (odd []string) {
+	var nominated []string
+	for name, values := range h {
+		if endsHere(name) {
+			if strings.EqualFold(name, "Connection") {
+				nominated = append(nominated, values...)
+			}
+			delete(h, name)
+			continue
+		}
+		x.searchValues(values)
+		switch len(name) {
+		case len("Date"), len("Set-Cookie"), len("Content-Type"), len("Content-Length"):
+			if c := http1.Canonical(name); c != name && (c == "Date" || c == "Set-Cookie" || c == "Content-Type" || c == "Content-Length") {
+				odd = append(odd, name)
+			}
 		}
 	}
-	return k
+	removeNominated(h, nominated)
+	return odd
 }
 
-// stripAnswer removes the fields that end at this hop, and Alt-Svc, which would
-// lead the agent past the proxy.
-func stripAnswer(h http.Header) {
-	for name, values := range h {
-		if n := len(name); n > 2 && n < 7 || n > 7 && n < 10 || n > 10 && n < 16 {
-			continue // none of those below
-		}
-		switch http1.Canonical(name) {
-		case "Connection":
-			removeNominated(h, values)
-			delete(h, name)
-		case "Keep-Alive", "Transfer-Encoding", "Trailer", "Upgrade", "Te", "Alt-Svc", "Chaperone-Decision",
-			"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Proxy-Authentication-Info":
-			delete(h, name)
-		}
+// endsHere reports whether a field of an answer ends at this hop (RFC 9110 section
+// 7.6.1), is the proxy's own to say, or, as Alt-Svc, would lead the agent past it.
+func endsHere(name string) bool {
+	var any [3]string
+	switch len(name) {
+	case len("Te"):
+		any = [3]string{"Te"}
+	case len("Upgrade"):
+		any = [3]string{"Upgrade", "Trailer", "Alt-Svc"}
+	case len("Connection"):
+		any = [3]string{"Connection", "Keep-Alive"}
+	case len("Proxy-Connection"):
+		any = [3]string{"Proxy-Connection"}
+	case len("Transfer-Encoding"):
+		any = [3]string{"Transfer-Encoding"}
+	case len("Proxy-Authenticate"):
+		any = [3]string{"Proxy-Authenticate", "Chaperone-Decision"}
+	case len("Proxy-Authorization"):
+		any = [3]string{"Proxy-Authorization"}
+	case len("Proxy-Authentication-Info"):
+		any = [3]string{"Proxy-Authentication-Info"}
+	default:
+		return false
 	}
+	return strings.EqualFold(name, any[0]) || strings.EqualFold(name, any[1]) || strings.EqualFold(name, any[2])
 }
 
 // removeNominated deletes the fields that Connection names.
@@ -309,8 +328,9 @@ func (x *exchange) switchProtocols(resp *http.Response) error {
 		service.Close()
 	}
 	defer x.s.taken.add(both)()
-	stripAnswer(resp.Header)
-	from := x.searchStream(resp, service)
+	x.scrub.echo = x.presented.Echo()
+	x.takeFields(resp.Header)
+	from := x.searchStream(service)
 	resp.Header["Connection"] = []string{"Upgrade"}
 	resp.Header["Upgrade"] = []string{"websocket"}
 	resp.Header["Chaperone-Decision"] = []string{"allow; id=" + x.rec.ID}

@@ -35,16 +35,13 @@ type scrubbing struct {
 	err  error                  // that reading came to
 }
 
-// search prepares the answer of a service that was sent a secret: its fields are
-// searched at once, its body as it comes, or at once where the first piece in buf
-// is all of it. Of an answer without a secret in it no byte is changed.
+// search prepares the body of an answer of a service that was sent a secret: it is
+// searched as it comes, or at once where the first piece in buf is all of it. Of an answer without a secret in it no byte is changed.
 func (x *exchange) search(resp *http.Response, buf []byte) {
 	s := &x.scrub
-	s.echo = x.presented.Echo()
 	if s.echo == nil {
 		return
 	}
-	x.searchFields(resp.Header)
 	if bodiless(x.r.Method, resp.StatusCode) || resp.ContentLength == 0 {
 		return
 	}
@@ -104,18 +101,16 @@ func (e errorReader) Read(p []byte) (int, error) {
 	return e.r.Read(p)
 }
 
-// searchFields puts handles for secrets in the values of fields.
-func (x *exchange) searchFields(h http.Header) {
+// searchValues puts handles for secrets in the values of a field.
+func (x *exchange) searchValues(values []string) {
 	if x.scrub.echo == nil {
 		return
 	}
-	for _, values := range h {
-		for i, v := range values {
-			clean, n := x.scrub.echo.Text(v)
-			if n > 0 {
-				values[i] = clean
-				x.rec.Outcome.Scrubbed += n
-			}
+	for i, v := range values {
+		clean, n := x.scrub.echo.Text(v)
+		if n > 0 {
+			values[i] = clean
+			x.rec.Outcome.Scrubbed += n
 		}
 	}
 }
@@ -160,12 +155,11 @@ func (x *exchange) searchWhole(resp *http.Response, coding string) bool {
 // searchStream prepares what a service says after a change of protocols. Frames
 // count their bytes, so secrets are replaced by as many; one that is split over two
 // frames is not found.
-func (x *exchange) searchStream(resp *http.Response, service io.Reader) io.Reader {
+func (x *exchange) searchStream(service io.Reader) io.Reader {
 	s := &x.scrub
-	if s.echo = x.presented.Echo(); s.echo == nil {
+	if s.echo == nil {
 		return service
 	}
-	x.searchFields(resp.Header)
 	s.body = s.echo.Reader(service, true)
 	return s.body
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"chaperone/proxy/syntax"
 )
 
 // framing follows the framing of one request body, RFC 9112 sections 6 and 7.1.
@@ -72,7 +74,7 @@ func (b *framing) step(c byte) bool {
 			return true
 		}
 		b.line++
-		return b.line <= maxLine && fieldByte.has(c)
+		return b.line <= maxLine && syntax.ValueByte.Has(c)
 	case chunkLF:
 		if b.left == 0 {
 			return b.expect(c, '\n', trailerLine)
@@ -125,19 +127,19 @@ func (b *framing) trailer(c byte) bool {
 			return true
 		}
 		b.state = trailerName
-		return token.has(c)
+		return syntax.TokenByte.Has(c)
 	case trailerName:
 		if c == ':' {
 			b.state = trailerText
 			return true
 		}
-		return token.has(c)
+		return syntax.TokenByte.Has(c)
 	case trailerText:
 		if c == '\r' {
 			b.state = trailerLF
 			return true
 		}
-		return fieldByte.has(c)
+		return syntax.ValueByte.Has(c)
 	default:
 		return b.expect(c, '\n', trailerLine)
 	}

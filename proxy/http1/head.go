@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"chaperone/proxy/syntax"
 )
 
 // The faults of a head, as the refusal and the record name them.
@@ -130,7 +132,7 @@ func cutLine(s string) (line, rest string) {
 // requestLine checks method SP request-target SP HTTP-version.
 func (m *message) requestLine(line string) string {
 	method, rest, ok := strings.Cut(line, " ")
-	if !ok || method == "" || len(method) > 32 || !all(method, token) {
+	if !ok || len(method) > 32 || !syntax.Token(method) {
 		return faultLine
 	}
 	target, version, ok := strings.Cut(rest, " ")
@@ -146,7 +148,7 @@ func (m *message) requestLine(line string) string {
 	default:
 		return faultVersion
 	}
-	if !all(target, visible) || strings.IndexByte(target, '#') >= 0 || !readable(method, target) {
+	if !syntax.All(target, syntax.Visible) || strings.IndexByte(target, '#') >= 0 || !readable(method, target) {
 		return faultTarget
 	}
 	m.method, m.target = method, target
@@ -162,11 +164,11 @@ func (m *message) field(line string, values *[]string) string {
 		return faultFold
 	}
 	i := strings.IndexByte(line, ':')
-	if i <= 0 || !all(line[:i], token) {
+	if i <= 0 || !syntax.Token(line[:i]) {
 		return faultField
 	}
-	name, value := line[:i], strings.Trim(line[i+1:], " \t")
-	if !all(value, fieldByte) {
+	name, value := line[:i], syntax.Trim(line[i+1:])
+	if !syntax.Value(value) {
 		return faultField
 	}
 	if strings.IndexByte(name, '_') >= 0 && framingName(strings.ReplaceAll(name, "_", "-")) {
@@ -201,7 +203,7 @@ func (m *message) note(key, value string) string {
 	case "Host":
 		m.hosts++
 		m.host = value
-		if !all(value, hostByte) {
+		if !syntax.All(value, syntax.HostByte) {
 			return faultHost
 		}
 	case "Expect":
@@ -276,7 +278,7 @@ func (m *message) announced() http.Header {
 	}
 	names := http.Header{}
 	for name := range strings.SplitSeq(strings.Join(fields, ","), ",") {
-		if name = strings.Trim(name, " \t"); name != "" && all(name, token) {
+		if name = strings.Trim(name, " \t"); syntax.Token(name) {
 			names[Canonical(name)] = nil
 		}
 	}
@@ -299,20 +301,11 @@ func canonical(name string) bool {
 // Canonical returns the key under which net/http files a field name.
 func Canonical(name string) string { return textproto.CanonicalMIMEHeaderKey(name) }
 
-func all(s string, k class) bool {
-	for i := range len(s) {
-		if classes[s[i]]&k == 0 {
-			return false
-		}
-	}
-	return true
-}
-
 // readable reports whether a request target has one of the forms of RFC 9112
 // section 3.2, with escapes that can be undone. Who is meant is judged later.
 func readable(method, target string) bool {
 	if method == http.MethodConnect {
-		return all(target, hostByte)
+		return syntax.All(target, syntax.HostByte)
 	}
 	if target[0] != '/' && target != "*" {
 		_, rest, ok := strings.Cut(target, "://")
@@ -323,7 +316,7 @@ func readable(method, target string) bool {
 		if end < 0 {
 			end = len(rest)
 		}
-		if !all(rest[:end], hostByte) {
+		if !syntax.All(rest[:end], syntax.HostByte) {
 			return false
 		}
 		target = rest[end:]
@@ -340,37 +333,3 @@ func readable(method, target string) bool {
 func hexadecimal(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
-
-// class is a set of kinds of bytes.
-type class uint8
-
-const (
-	token     class = 1 << iota // tchar, RFC 9110 section 5.6.2
-	visible                     // what a request target is written in
-	fieldByte                   // what a field value may hold: visible bytes, obs-text, space and tab
-	hostByte                    // what host and port are written in
-)
-
-var classes = classify()
-
-func classify() (t [256]class) {
-	for i := range t {
-		c := byte(i)
-		alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		if alphanumeric || c != 0 && strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0 {
-			t[i] |= token
-		}
-		if c > ' ' && c < 0x7f {
-			t[i] |= visible
-		}
-		if c >= ' ' && c != 0x7f || c == '\t' {
-			t[i] |= fieldByte
-		}
-		if alphanumeric || c != 0 && strings.IndexByte(".-_:[]", c) >= 0 {
-			t[i] |= hostByte
-		}
-	}
-	return t
-}
-
-func (k class) has(c byte) bool { return classes[c]&k != 0 }

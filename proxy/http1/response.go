@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+
+	"chaperone/proxy/syntax"
 )
 
 var errIncomplete = errors.New("answer is shorter than its Content-Length")
@@ -143,7 +145,7 @@ func (w *response) fields() {
 		case "Content-Length", "Transfer-Encoding", "Connection":
 			continue
 		}
-		if !all(name, token) { // also the keys that begin with http.TrailerPrefix
+		if !syntax.Token(name) { // also the keys that begin with http.TrailerPrefix
 			continue
 		}
 		for _, v := range values {
@@ -156,7 +158,7 @@ func (w *response) fields() {
 func (w *response) field(name, value string) {
 	w.out = append(w.out, name...)
 	w.out = append(w.out, ": "...)
-	if all(value, fieldByte) {
+	if syntax.Value(value) {
 		w.out = append(w.out, value...)
 	} else {
 		w.out = append(w.out, strings.Map(printable, value)...)
@@ -286,7 +288,7 @@ func (w *response) finish() bool {
 func (w *response) trailers() {
 	for name, values := range w.header {
 		name, ok := strings.CutPrefix(name, http.TrailerPrefix)
-		if !ok || !all(name, token) {
+		if !ok || !syntax.Token(name) {
 			continue
 		}
 		for _, v := range values {

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strings"
+
+	"chaperone/proxy/syntax"
 )
 
 // Limits of an answer's head and of its trailers, in bytes and fields.
@@ -43,7 +45,7 @@ func readHead(br *bufio.Reader) (*head, error) {
 	if err := h.statusLine(line); err != nil {
 		return nil, err
 	}
-	n := strings.Count(rest, "\r\n")
+	n := strings.Count(rest, "\n")
 	if n > maxAnswerFields {
 		return nil, protocolError("the answer has too many fields")
 	}
@@ -75,8 +77,14 @@ func readHead(br *bufio.Reader) (*head, error) {
 // readBlock reads up to an empty line and returns what stands before it. Every
 // line must end in CRLF.
 func readBlock(br *bufio.Reader) (string, error) {
-	var small [1024]byte // holds most heads without an allocation
-	b := small[:0]
+	if have, err := br.Peek(br.Buffered()); err == nil {
+		if n := wholeBlock(have); n > 0 {
+			block := string(have[:n-2])
+			_, err := br.Discard(n)
+			return block, err
+		}
+	}
+	var b []byte
 	for {
 		line, err := br.ReadSlice('\n')
 		if len(b)+len(line) > maxAnswerHead {
@@ -103,11 +111,26 @@ func readBlock(br *bufio.Reader) (string, error) {
 	}
 }
 
+// wholeBlock returns the length of the lines at the front of b up to an empty one, with
+// it, if all are there and end in CRLF; else 0.
+func wholeBlock(b []byte) int {
+	for at := 0; ; {
+		i := bytes.IndexByte(b[at:], '\n')
+		if i < 1 || b[at+i-1] != '\r' || at+i+1 > maxAnswerHead {
+			return 0
+		}
+		at += i + 1
+		if i == 1 {
+			return at
+		}
+	}
+}
+
 // statusLine reads HTTP/1.x SP status SP reason.
 func (h *head) statusLine(line string) error {
 	version, rest, ok := strings.Cut(line, " ")
 	code, reason, _ := strings.Cut(rest, " ")
-	if !ok || len(code) != 3 || version != "HTTP/1.1" && version != "HTTP/1.0" || !clean(reason) {
+	if !ok || len(code) != 3 || version != "HTTP/1.1" && version != "HTTP/1.0" || !syntax.Value(reason) {
 		return protocolError("the status line is malformed")
 	}
 	for _, c := range []byte(code) {
@@ -126,31 +149,11 @@ func (h *head) statusLine(line string) error {
 // field splits a line into name and value. Folded lines have no name.
 func field(line string) (name, value string, ok bool) {
 	name, value, ok = strings.Cut(line, ":")
-	if !ok || name == "" || !token(name) {
+	if !ok || !syntax.Token(name) {
 		return "", "", false
 	}
-	value = strings.Trim(value, " \t")
-	return name, value, clean(value)
-}
-
-func token(s string) bool {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
-			return false
-		}
-	}
-	return true
-}
-
-// clean reports whether s holds no control byte but tabs.
-func clean(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] < ' ' && s[i] != '\t' || s[i] == 0x7f {
-			return false
-		}
-	}
-	return true
+	value = syntax.Trim(value)
+	return name, value, syntax.Value(value)
 }
 
 // framing notes the fields that say where the answer ends.
@@ -342,10 +345,6 @@ func (s switched) Close() error {
 	s.stop()
 	return s.conn.Close()
 }
-
-// plainValue reports whether a field value can be written: no byte in it ends the
-// field (RFC 9110 section 5.5).
-func plainValue(s string) bool { return clean(s) }
 
 // plainTarget reports whether s can stand in a request line: no byte in it ends a
 // part of the line or the line (RFC 9112 section 3).

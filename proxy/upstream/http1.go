@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"chaperone/proxy/syntax"
 )
 
 // wholeBody is the largest body that is read and sent in one write with its head,
@@ -115,21 +117,21 @@ func (r *Request) writeHead(b *bytes.Buffer) (whole bool, err error) {
 
 // check refuses what would end a line of the head, or the head, early.
 func (r *Request) check() error {
-	if !token(r.Method) || r.Path == "" || !plainTarget(r.sentPath()) || !plainTarget(r.RawQuery) || !plainTarget(r.HostHeader) {
+	if !syntax.Token(r.Method) || r.Path == "" || !plainTarget(r.sentPath()) || !plainTarget(r.RawQuery) || !plainTarget(r.HostHeader) {
 		return protocolError("the request line or the host is malformed")
 	}
 	for name, values := range r.Header {
-		if !token(name) {
+		if !syntax.Token(name) {
 			return protocolError("a field name of the request is malformed")
 		}
 		for _, v := range values {
-			if !plainValue(v) {
+			if !syntax.Value(v) {
 				return protocolError("a field value of the request holds a control byte")
 			}
 		}
 	}
 	for name := range r.Trailer {
-		if !token(name) {
+		if !syntax.Token(name) {
 			return protocolError("a trailer name of the request is malformed")
 		}
 	}
@@ -367,7 +369,7 @@ func (s *sink) send(r *Request) error {
 	var end bytes.Buffer
 	for name, values := range r.Trailer {
 		for _, v := range values {
-			if token(name) && plainValue(v) {
+			if syntax.Token(name) && syntax.Value(v) {
 				writeField(&end, name, v)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -365,6 +366,11 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		h, err := readHead(bufio.NewReader(bytes.NewReader(in)))
+		whole := bufio.NewReader(bytes.NewReader(in))
+		whole.Peek(1) // has all of it at hand
+		if same, serr := readHead(whole); (err == nil) != (serr == nil) || !reflect.DeepEqual(h, same) {
+			t.Fatalf("%q: %+v, %v in pieces, %+v, %v as a whole", in, h, err, same, serr)
+		}
 		if err != nil || h.status < 200 {
 			return
 		}
