@@ -37,9 +37,18 @@ func (s *Store) Mark(ctx context.Context) (store.Mark, error) {
 	if errors.Join(err, err2, err3) != nil {
 		return store.Mark{}, errDamaged
 	}
-	took := time.Since(began)
-	s.offset.Store(int64(time.Unix(sec, usec*1000).Sub(asked.Add(took / 2))))
+	s.setClock(time.Unix(sec, usec*1000).Sub(asked), time.Since(began))
 	return store.Mark{Seq: seq, Tag: answer[1]}, nil
+}
+
+// setClock sets the clock by what the server said, so long after it was asked as ahead
+// says, and how long the answer took. When within that time it was is not known: an offset
+// that may be right stays, so that clocks that agree are not moved back and forth.
+func (s *Store) setClock(ahead, took time.Duration) {
+	offset := ahead - took/2
+	if old := time.Duration(s.offset.Load()); (offset - old).Abs() > took/2 {
+		s.offset.Store(int64(offset))
+	}
 }
 
 // Each implements [store.Feed].

@@ -293,3 +293,21 @@ func TestMain(m *testing.M) {
 	Silence()
 	os.Exit(m.Run())
 }
+
+// TestClockStays moves a clock no more than it must be: an answer tells the time only as
+// well as it was quick.
+func TestClockStays(t *testing.T) {
+	s := new(Store)
+	for _, step := range []struct{ ahead, took, want time.Duration }{
+		{40 * time.Millisecond, 100 * time.Millisecond, 0}, // it may be right
+		{40 * time.Millisecond, 10 * time.Millisecond, 35 * time.Millisecond},
+		{36 * time.Millisecond, 10 * time.Millisecond, 35 * time.Millisecond},
+		{5 * time.Second, 2 * time.Second, 4 * time.Second}, // the server's was set, or this one's
+		{5 * time.Second, time.Millisecond, 5*time.Second - 500*time.Microsecond},
+		{-time.Minute, 3 * time.Second, -time.Minute - 1500*time.Millisecond},
+	} {
+		if s.setClock(step.ahead, step.took); s.Skew() != step.want {
+			t.Errorf("%v ahead, told in %v: %v, want %v", step.ahead, step.took, s.Skew(), step.want)
+		}
+	}
+}
