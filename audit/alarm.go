@@ -38,7 +38,7 @@ func alarmOf(r *Record) *alarmEvent {
 // MarshalLogObject writes the alarm event.
 func (a *alarmEvent) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	r := a.Record
-	e.AddTime("time", r.Arrived)
+	e.AddTime("time", r.Time())
 	e.AddString("id", r.ID)
 	e.AddString("event", "alarm")
 	e.AddString("alarm", r.Alarm)

@@ -55,6 +55,9 @@ type Options struct {
 	Notice func(message string)
 	// Now tells the time; time.Now when nil.
 	Now func() time.Time
+	// Ahead is how far the clock by which records are dated is ahead of Now, so that
+	// those of several replicas make one order; nil: they are dated by Now.
+	Ahead func() time.Duration
 }
 
 // Log appends records to a file. It is safe for concurrent use. A line is stored in
@@ -111,6 +114,9 @@ type tip struct {
 func Open(o Options) (*Log, error) {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Ahead == nil {
+		o.Ahead = func() time.Duration { return 0 }
 	}
 	if o.Notice == nil {
 		o.Notice = func(string) {}

@@ -17,8 +17,8 @@ import (
 // the request passes the stations; what is not known stays zero and is absent in
 // the log. It belongs to one goroutine and must not be used after Close.
 type Record struct {
-	ID          string // time-ordered, unique
-	Arrived     time.Time
+	ID          string    // time-ordered, unique
+	Arrived     time.Time // by this machine's clock; see Time
 	Agent       Agent
 	Human       *policy.Human
 	Session     string
@@ -36,6 +36,7 @@ type Record struct {
 	Outcome     Outcome
 
 	log       *Log
+	ahead     time.Duration
 	committed bool
 }
 
@@ -105,14 +106,18 @@ func (l *Log) Open(now time.Time) *Record {
 // Reopen starts another record in the place of r, which is new or closed.
 func (l *Log) Reopen(r *Record, now time.Time) {
 	var id ulid.ULID
-	id.SetTime(ulid.Timestamp(now))
+	ahead := l.o.Ahead()
+	id.SetTime(ulid.Timestamp(now.Add(ahead)))
 	hi, lo := rand.Uint64(), rand.Uint64()
 	for i := range 8 {
 		id[6+i] = byte(hi >> (8 * i))
 	}
 	id[14], id[15] = byte(lo), byte(lo>>8)
-	*r = Record{ID: id.String(), Arrived: now, log: l}
+	*r = Record{ID: id.String(), Arrived: now, log: l, ahead: ahead}
 }
+
+// Time is when the request arrived by the clock that dates records.
+func (r *Record) Time() time.Time { return r.Arrived.Add(r.ahead) }
 
 // Commit writes the decision and returns when it is with the kernel, or on disk
 // where the log syncs always. The request must not go on if it fails; the error
@@ -172,7 +177,7 @@ type (
 
 // MarshalLogObject writes the decision event.
 func (r *decisionEvent) MarshalLogObject(e zapcore.ObjectEncoder) error {
-	e.AddTime("time", r.Arrived)
+	e.AddTime("time", (*Record)(r).Time())
 	e.AddString("id", r.ID)
 	e.AddString("event", "decision")
 	if r.Agent.ID != "" {
@@ -211,7 +216,7 @@ func (r *decisionEvent) MarshalLogObject(e zapcore.ObjectEncoder) error {
 
 // MarshalLogObject writes the outcome event.
 func (r *outcomeEvent) MarshalLogObject(e zapcore.ObjectEncoder) error {
-	e.AddTime("time", r.Arrived.Add(r.Outcome.Total))
+	e.AddTime("time", (*Record)(r).Time().Add(r.Outcome.Total))
 	e.AddString("id", r.ID)
 	e.AddString("event", "outcome")
 	object(e, "outcome", (*outcomeObject)(&r.Outcome))

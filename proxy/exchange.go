@@ -71,7 +71,7 @@ func (s *Server) arrive(w http.ResponseWriter, r *http.Request, h http1.Head, d 
 	x := exchanges.Get().(*exchange)
 	x.s, x.w, x.r, x.head, x.door, x.names = s, w, r, h, d, s.names.Load()
 	s.o.Log.Reopen(&x.rec, now)
-	x.q.Phase, x.q.Time = policy.PhaseRequest, now.Unix()
+	x.q.Phase, x.q.Time = policy.PhaseRequest, x.rec.Time().Unix()
 	x.rec.Request.Method, x.rec.Request.Protocol, x.rec.Request.Client = r.Method, r.Proto, r.RemoteAddr
 	if d.tunnel != nil {
 		d.tunnel.going.Add(1)

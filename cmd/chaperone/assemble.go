@@ -181,7 +181,7 @@ func (r *road) openState(ctx context.Context) error {
 	l := r.s.Log
 	r.log, err = audit.Open(audit.Options{
 		Leaves: true,
-		Path:   l.Path, Sync: l.Sync, MaxSize: l.MaxSize, MaxAge: l.MaxAge, Keep: l.Keep, Replica: r.shared.id,
+		Path:   l.Path, Sync: l.Sync, MaxSize: l.MaxSize, MaxAge: l.MaxAge, Keep: l.Keep, Replica: r.shared.id, Ahead: r.shared.skew,
 		Notice: func(message string) { r.logger.Warn("decision log", "notice", message) },
 	})
 	if err != nil {

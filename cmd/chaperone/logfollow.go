@@ -17,6 +17,9 @@ const (
 	lookFor  = 5 * time.Second
 )
 
+// slackTime is how far this machine's clock may be ahead of the one that dates records.
+const slackTime = 10 * time.Second
+
 // again is how many exchanges of a replica that is back are looked through for those
 // that ended while it could not be asked.
 const again = 1000
@@ -140,8 +143,8 @@ func (f *follower) look(ctx context.Context) {
 	}
 	fresh := f.q
 	fresh.Lines = again
-	if fresh.Since.Before(f.began) {
-		fresh.Since = f.began
+	if since := f.began.Add(-slackTime); fresh.Since.Before(since) {
+		fresh.Since = since
 	}
 	for _, s := range all {
 		for _, o := range f.l.list {

@@ -232,7 +232,7 @@ func (r *road) enforceHere(ctx context.Context, files fs.FS, e revision.Entry, p
 	if pin {
 		pinned = engine.Revision()
 	}
-	e.Revision, e.Time = engine.Revision(), time.Now().UTC()
+	e.Revision, e.Time = engine.Revision(), r.shared.clock().UTC()
 	if err = k.Keep(engine.Revision(), files); err == nil {
 		err = r.putUp(ctx, revision.Standing{Entry: e, Pinned: pin, Replica: r.shared.id})
 	}
