@@ -156,6 +156,17 @@ func (a *app) humanResume() *cobra.Command {
 	}
 }
 
+// mostSkew is by how much a replica's clock may differ from the store's without a word.
+const mostSkew = 5 * time.Second
+
+// behind says which way a clock differs from one that is so far ahead of it.
+func behind(skew time.Duration) string {
+	if skew > 0 {
+		return "behind"
+	}
+	return "ahead of"
+}
+
 // replicas looks at how those that share the store differ, and how well they follow it.
 func (f *findings) replicas(ctx context.Context, client *admin.Client) {
 	all, err := client.Replicas(ctx)
@@ -171,6 +182,9 @@ func (f *findings) replicas(ctx context.Context, client *admin.Client) {
 	if self.Trouble != "" {
 		f.broken("see that Redis runs and can be reached from here", "%s", troubled(&self))
 		return // what is known of the others is old
+	}
+	if skew := self.Skew.Round(time.Millisecond); skew.Abs() > mostSkew {
+		f.broken("have NTP keep it", "the clock here is %v %s that of the store, by which sessions end and records are dated", skew.Abs(), behind(skew))
 	}
 	if len(all) < 2 {
 		return
