@@ -46,6 +46,7 @@ type ProgramOptions struct {
 	Grants  string            // the policy's grants.yaml; empty: what ships
 	Config  string            // more of config.yaml, as text
 	Log     string            // more of its log:, as text
+	Env     []string          // added to its environment, and to that of its verbs
 }
 
 // Program is a `chaperone serve` process, driven from outside as people drive it.
@@ -124,6 +125,7 @@ func (p *Program) configure() error {
 func (p *Program) serve(ctx context.Context) error {
 	p.cmd = exec.Command(p.o.Bin, "--config", p.Config, "serve")
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = p.o.Dir, &p.out, &p.out
+	p.cmd.Env = append(p.cmd.Environ(), p.o.Env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return fmt.Errorf("starting the program: %w", err)
@@ -217,7 +219,7 @@ func scrubbed(env []string) []string {
 func (p *Program) Command(ctx context.Context, env []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, p.o.Bin, append([]string{"--config", p.Config}, args...)...)
 	cmd.Dir = p.o.Dir
-	cmd.Env = append(scrubbed(cmd.Environ()), env...)
+	cmd.Env = slices.Concat(scrubbed(cmd.Environ()), p.o.Env, env)
 	cmd.WaitDelay = 2 * time.Second
 	return cmd
 }
@@ -237,6 +239,7 @@ func (p *Program) Run(ctx context.Context, stdin string, env []string, args ...s
 
 // Record is one line of the decision log.
 type Record struct {
+	Time     time.Time
 	ID       string `json:"id"`
 	Event    string `json:"event"`
 	Agent    struct{ ID, Instance, Owner string }
