@@ -49,6 +49,9 @@ type Outside struct {
 	// HTTP reaches token endpoints and remote sources. It follows no redirect. Without
 	// it the kinds that need one are refused when they are used.
 	HTTP http.RoundTripper
+	// Showing returns the same way with connections that show a certificate, and what
+	// closes them.
+	Showing func(*tls.Certificate) (http.RoundTripper, func())
 	// Sources fetch secrets by the scheme of their references ("vault").
 	Sources map[string]source.Fetcher
 	// SourceTime bounds one fetch from a source, and TokenTime one exchange with a token

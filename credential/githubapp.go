@@ -1,11 +1,9 @@
 package credential
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -23,9 +21,11 @@ type installation struct {
 	v       *Vault
 	signer  *grant.Signer
 	app     string
-	url     string
+	url     string            // of the installation
 	highest map[string]string // permissions that are asked for at most; nil: all
 }
+
+const gitHubAPI = "https://api.github.com"
 
 func openGitHubApp(o *opening) (minter, error) {
 	signer, err := grant.NewSigner(o.secret, "")
@@ -34,7 +34,7 @@ func openGitHubApp(o *opening) (minter, error) {
 	}
 	api := o.setting("api_url")
 	if api == "" {
-		api = "https://api.github.com"
+		api = gitHubAPI
 	}
 	if err := grant.CheckURL(api); err != nil {
 		return nil, fmt.Errorf("setting api_url: %w", err)
@@ -43,7 +43,7 @@ func openGitHubApp(o *opening) (minter, error) {
 	if strings.Trim(id, "0123456789") != "" {
 		return nil, fmt.Errorf("setting installation_id: %q is not a number", id)
 	}
-	i := &installation{v: o.v, signer: signer, app: o.setting("app_id"), url: strings.TrimSuffix(api, "/") + "/app/installations/" + id + "/access_tokens"}
+	i := &installation{v: o.v, signer: signer, app: o.setting("app_id"), url: strings.TrimSuffix(api, "/") + "/app/installations/" + id}
 	for _, p := range scopes(o.setting("permissions")) {
 		name, level, ok := strings.Cut(p, ":")
 		if !ok || level != "read" && level != "write" && level != "admin" {
@@ -80,64 +80,64 @@ func (i *installation) audience(c *Caller) string {
 }
 
 func (i *installation) mint(ctx context.Context, c *Caller, _ secret.Secret) (grant.Token, error) {
-	if i.v.outside.HTTP == nil {
-		return grant.Token{}, grant.ErrUnreachable
-	}
-	statement, err := state(i.signer, i.v.now(), map[string]any{"iss": i.app})
+	statement, err := i.statement()
 	if err != nil {
 		return grant.Token{}, err
 	}
-	body, err := json.Marshal(i.narrow(c))
-	if err != nil {
-		return grant.Token{}, err
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, i.url, bytes.NewReader(body))
-	if err != nil {
-		return grant.Token{}, err
-	}
-	r.Header = http.Header{
-		"Authorization": {"Bearer " + secret.Text(statement)}, "Accept": {"application/vnd.github+json"},
-		"Content-Type": {"application/json"}, "User-Agent": {"chaperone"}, "X-Github-Api-Version": {"2022-11-28"},
-	}
-	resp, err := i.v.outside.HTTP.RoundTrip(r)
-	if err != nil {
-		return grant.Token{}, grant.Unreached(ctx, err)
-	}
-	defer resp.Body.Close()
 	var got struct {
 		Token   string    `json:"token"`
 		Expires time.Time `json:"expires_at"`
 	}
-	err = json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&got)
-	switch why := fmt.Sprintf("it answers %d", resp.StatusCode); {
-	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
-		return grant.Token{}, fmt.Errorf("%w: %s", skewed(resp, i.v.now(), grant.ErrClient), why)
-	case resp.StatusCode == http.StatusNotFound:
-		return grant.Token{}, fmt.Errorf("%w: %s: the app is not installed there any more", grant.ErrGrant, why)
-	case resp.StatusCode == http.StatusUnprocessableEntity:
-		return grant.Token{}, fmt.Errorf("%w: %s: the installation does not have what the scope names", grant.ErrScope, why)
-	case resp.StatusCode >= 300 && resp.StatusCode < 400:
-		return grant.Token{}, fmt.Errorf("%w: %s", grant.ErrRedirect, why)
-	case resp.StatusCode != http.StatusCreated || err != nil || got.Token == "":
-		return grant.Token{}, fmt.Errorf("%w: %s", grant.ErrEndpoint, why)
+	err = i.v.send(ctx, &platformCall{
+		method: http.MethodPost, url: i.url + "/access_tokens", with: statement, header: gitHubHeader, body: i.narrow(c), success: http.StatusCreated,
+		means: map[int]error{
+			http.StatusUnauthorized: grant.ErrClient, http.StatusForbidden: grant.ErrClient,
+			http.StatusNotFound:            fmt.Errorf("%w: the app is not installed there any more", grant.ErrGrant),
+			http.StatusUnprocessableEntity: fmt.Errorf("%w: the installation does not have what the scope names", grant.ErrScope),
+		},
+	}, &got)
+	if err == nil && got.Token == "" {
+		err = fmt.Errorf("%w: its answer has no token", grant.ErrEndpoint)
+	}
+	if err != nil {
+		return grant.Token{}, err
 	}
 	return grant.Token{Access: secret.New(got.Token), Expires: got.Expires}, lasting(got.Expires, i.v.now())
 }
 
-// lasting is an error where a token that was just made out has ended by the clock here.
-func lasting(expires, now time.Time) error {
-	if expires.IsZero() || expires.After(now) {
-		return nil
-	}
-	return fmt.Errorf("%w: a token that was just made ended at %s by the clock here", grant.ErrClock, expires.UTC().Format(time.RFC3339))
+var gitHubHeader = http.Header{"Accept": {"application/vnd.github+json"}, "X-Github-Api-Version": {"2022-11-28"}}
+
+// statement is by what the app says who it is.
+func (i *installation) statement() (secret.Secret, error) {
+	return state(i.signer, i.v.now(), map[string]any{"iss": i.app})
 }
 
-// skewed returns ErrClock for a refusal by somebody whose clock differs, else err.
-func skewed(resp *http.Response, now time.Time, err error) error {
-	if date, derr := http.ParseTime(resp.Header.Get("Date")); derr == nil && now.Sub(date).Abs() > 2*time.Minute {
-		return grant.ErrClock
+// tell implements [teller]: a token says of itself neither whose it is nor what it may.
+func (i *installation) tell(ctx context.Context, f *Finding) {
+	statement, err := i.statement()
+	if err != nil {
+		return
 	}
-	return err
+	var got struct {
+		App         string `json:"app_slug"`
+		Account     struct{ Login string }
+		Permissions map[string]string
+	}
+	if i.v.send(ctx, &platformCall{method: http.MethodGet, url: i.url, with: statement, header: gitHubHeader, success: http.StatusOK}, &got) != nil {
+		return // what it says is only more
+	}
+	f.Who = got.App + "[bot] at " + got.Account.Login
+	f.Scopes = nil
+	for name, level := range got.Permissions {
+		top, asked := i.highest[name]
+		switch {
+		case name == "metadata", i.highest != nil && !asked: // which every token has, or none of these
+		case top == "read":
+			f.Scopes = append(f.Scopes, name+":read")
+		default:
+			f.Scopes = append(f.Scopes, name+":"+level)
+		}
+	}
 }
 
 // repositoriesOf returns the repositories to which every part of a scope is narrowed,

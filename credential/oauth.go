@@ -191,6 +191,15 @@ func openJWT(o *opening) (minter, error) {
 	return &stating{o.v, c, signer, claims}, nil
 }
 
+// tell implements [teller]: tokens of machines name nobody.
+func (s *stating) tell(_ context.Context, f *Finding) {
+	for _, claim := range [...]string{"sub", "iss"} {
+		if who, ok := s.claims[claim].(string); ok && f.Who == "" {
+			f.Who = who
+		}
+	}
+}
+
 func (s *stating) mint(ctx context.Context, _ *Caller, _ secret.Secret) (grant.Token, error) {
 	statement, err := state(s.signer, s.v.now(), s.claims)
 	if err != nil {

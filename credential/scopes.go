@@ -19,7 +19,7 @@ type scopeRow struct {
 // GitHub's "Scopes for OAuth apps", Slack's "Permission scopes", Google's "OAuth 2.0
 // Scopes for Google APIs".
 var scopesOf = map[string][]scopeRow{
-	"github": {
+	"github": append([]scopeRow{
 		{"repo", "repos/* issues/* pulls/* git/* actions/* checks/* reactions/* search/* graphql/* code-scanning/* secret-scanning/* dependabot/* dependency-graph/* security-advisories/* code-quality/* pull-request-stacks/* interactions/*", false, ""},
 		{"public_repo", "repos/* issues/* pulls/* git/* checks/* reactions/* search/* graphql/*", false, ""},
 		{"repo:status", "repos/create-commit-status repos/get-combined-status* repos/list-commit-status*", false, ""},
@@ -38,7 +38,7 @@ var scopesOf = map[string][]scopeRow{
 		{"write:packages", "packages/*", false, "read:packages"}, {"read:packages", "packages/*", true, ""}, {"delete:packages", "packages/delete*", false, ""},
 		{"project", "projects/*", false, "read:project"}, {"read:project", "projects/*", true, ""},
 		{"codespace", "codespaces/*", false, ""}, {"copilot", "copilot/*", false, ""},
-	},
+	}, permissionRows()...),
 	"slack":    slackScopes(),
 	"google-*": googleScopes(),
 }
@@ -48,6 +48,19 @@ const (
 	sshRows  = "users/create-public-ssh-key* users/list-public-ssh-key* users/get-public-ssh-key* users/delete-public-ssh-key*"
 	gpgRows  = "users/create-gpg-key* users/list-gpg-key* users/get-gpg-key* users/delete-gpg-key*"
 )
+
+// permissionRows are the permissions of a GitHub App's installation, after "Permissions
+// required for GitHub Apps". Some operations want one of several, and each opens them.
+func permissionRows() (out []scopeRow) {
+	for name, opens := range map[string]string{
+		"actions": "actions/*", "administration": "repos/*", "checks": "checks/*", "contents": "repos/* git/*", "deployments": "repos/*", "issues": "issues/* reactions/*", "members": "orgs/* teams/*",
+		"packages": "packages/*", "pages": "repos/*", "pull_requests": "pulls/* issues/* reactions/*", "repository_hooks": hookRows, "secret_scanning_alerts": "secret-scanning/*",
+		"security_events": "code-scanning/*", "statuses": "repos/*", "vulnerability_alerts": "dependabot/*", "workflows": "repos/* git/*",
+	} {
+		out = append(out, scopeRow{name + ":read", opens, true, ""}, scopeRow{name + ":write", opens, false, name + ":read"}, scopeRow{name + ":admin", opens, false, name + ":write"})
+	}
+	return out
+}
 
 // slackScopes are made of families: channels:read opens what reads of conversations.
 func slackScopes() []scopeRow {

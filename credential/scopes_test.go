@@ -1,6 +1,10 @@
 package credential
 
 import (
+	"cmp"
+	"maps"
+	"net/http"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -62,6 +66,41 @@ func TestExceedingScopes(t *testing.T) {
 	} {
 		if got := Exceeding(tc.service, strings.Fields(tc.scopes), tc.usable); !reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%s: got %+v, want %+v", name, got, tc.want)
+		}
+	}
+}
+
+// TestProbesAreReads holds the calls by which credentials are tried against the
+// catalogue: each is there, of its service, and changes nothing.
+func TestProbesAreReads(t *testing.T) {
+	c, err := action.Load(action.Shipped(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := maps.Clone(probes)
+	for _, k := range []Credential{{Service: "github", Kind: KindGitHubApp}, {Service: "msgraph", Kind: KindClient}} {
+		if all[k.Service+" "+k.Kind], err = ProbeOf(&k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for of, p := range all {
+		service, _, _ := strings.Cut(of, " ")
+		u, err := url.Parse(p.URL)
+		if err != nil || u.Scheme != "https" {
+			t.Errorf("%s: %v", of, err)
+			continue
+		}
+		r := action.Request{Method: cmp.Or(p.Method, "GET"), Host: u.Host, Path: u.EscapedPath(), RawQuery: u.RawQuery, Header: http.Header{}, BodyState: policy.BodyAbsent}
+		if p.Body != "" {
+			r.Header, r.Body, r.BodyState = http.Header{"Content-Type": {"application/json"}}, []byte(p.Body), policy.BodyParsed
+		}
+		var q policy.Question
+		err = c.Classify(&r, &q)
+		if reads := q.Action.Access == policy.AccessRead || q.Action.Access == policy.AccessList; err != nil || !q.Action.Known || !reads || !Covers(service, q.Action.Service) {
+			t.Errorf("%s: %s %s is %s %s of %q (%s), %v", of, r.Method, p.URL, q.Action.Access, q.Action.ID, q.Action.Service, q.Action.Why, err)
+		}
+		if _, err := parsePlace(cmp.Or(p.At, KindBearer)); err != nil {
+			t.Errorf("%s: %v", of, err)
 		}
 	}
 }

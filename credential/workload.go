@@ -1,11 +1,8 @@
 package credential
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -90,34 +87,20 @@ func (f *federated) mint(ctx context.Context, _ *Caller, _ secret.Secret) (grant
 
 // impersonate gets a token of the service account with one of the workload's.
 func (f *federated) impersonate(ctx context.Context, with secret.Secret) (grant.Token, error) {
-	body, err := json.Marshal(map[string]any{"scope": f.scopes})
-	if err != nil {
-		return grant.Token{}, err
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, googleImpersonate+url.PathEscape(f.account)+":generateAccessToken", bytes.NewReader(body))
-	if err != nil {
-		return grant.Token{}, err
-	}
-	r.Header = http.Header{"Authorization": {"Bearer " + secret.Text(with)}, "Content-Type": {"application/json"}, "User-Agent": {"chaperone"}}
-	resp, err := f.v.outside.HTTP.RoundTrip(r)
-	if err != nil {
-		return grant.Token{}, grant.Unreached(ctx, err)
-	}
-	defer resp.Body.Close()
 	var got struct {
 		Token   string    `json:"accessToken"`
 		Expires time.Time `json:"expireTime"`
 	}
-	err = json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&got)
-	switch why := fmt.Sprintf("it answers %d", resp.StatusCode); {
-	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
-		return grant.Token{}, fmt.Errorf("%w: %s: the workload may not speak for the service account", skewed(resp, f.v.now(), grant.ErrClient), why)
-	case resp.StatusCode == http.StatusNotFound:
-		return grant.Token{}, fmt.Errorf("%w: %s: there is no such service account", grant.ErrGrant, why)
-	case resp.StatusCode >= 300 && resp.StatusCode < 400:
-		return grant.Token{}, fmt.Errorf("%w: %s", grant.ErrRedirect, why)
-	case resp.StatusCode != http.StatusOK || err != nil || got.Token == "":
-		return grant.Token{}, fmt.Errorf("%w: %s", grant.ErrEndpoint, why)
+	may := fmt.Errorf("%w: the workload may not speak for the service account", grant.ErrClient)
+	err := f.v.send(ctx, &platformCall{
+		method: http.MethodPost, url: googleImpersonate + url.PathEscape(f.account) + ":generateAccessToken", with: with, body: map[string]any{"scope": f.scopes}, success: http.StatusOK,
+		means: map[int]error{http.StatusUnauthorized: may, http.StatusForbidden: may, http.StatusNotFound: fmt.Errorf("%w: there is no such service account", grant.ErrGrant)},
+	}, &got)
+	if err == nil && got.Token == "" {
+		err = fmt.Errorf("%w: its answer has no token", grant.ErrEndpoint)
+	}
+	if err != nil {
+		return grant.Token{}, err
 	}
 	return grant.Token{Access: secret.New(got.Token), Expires: got.Expires}, lasting(got.Expires, f.v.now())
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -215,6 +216,7 @@ func (a *app) loginByDevice(ctx context.Context, client *admin.Client, in admin.
 // can use.
 func describeScopes(w io.Writer, x *credential.Finding) {
 	if len(x.Scopes) == 0 {
+		fmt.Fprintln(w, "which scopes it has, the service does not say")
 		return
 	}
 	fmt.Fprintf(w, "its scopes are %s\n", strings.Join(x.Scopes, ", "))
@@ -243,15 +245,16 @@ func (a *app) credentialTest() *cobra.Command {
 		Use: "test ID", Short: "Try a credential by a harmless call", Args: arguments("ID"),
 		Long: `Try a credential by a call that changes nothing, and say whether the service takes it,
 whose it is there, which scopes it has, and which of them no grant of the policy can ever
-use. For services whose own call is not known, name
-a harmless address of theirs with --url.`,
+use. For services whose own call is not known, name a harmless address of theirs with
+--url; it is got with GET. HANDLE in its path stands for a credential of kind path.`,
+		Example: "  chaperone credential test gh\n  chaperone credential test jira --user alice@acme.com --url https://acme.atlassian.net/rest/api/3/myself",
 		RunE: a.withAdmin(func(ctx context.Context, client *admin.Client, args []string) error {
 			x, err := client.TestCredential(ctx, args[0], in)
 			if err != nil {
 				return err
 			}
 			if !x.Works {
-				return problem.Failure(fmt.Errorf("credential %s: the service answers %d and does not take it", args[0], x.Status), "replace it with `chaperone credential replace`, or log in again")
+				return notTaken(args[0], x.Status, in)
 			}
 			return a.print(x, func(w io.Writer) {
 				fmt.Fprintf(w, "credential %s works (the service answers %d)\n", args[0], x.Status)
@@ -263,5 +266,20 @@ a harmless address of theirs with --url.`,
 		}),
 	}
 	c.Flags().StringVar(&in.URL, "url", "", "`ADDRESS` to get instead of the service's own call")
+	c.Flags().StringVar(&in.User, "user", "", "`NAME` of the user beside a credential of kind basic")
 	return c
+}
+
+// notTaken says what an answer other than yes means.
+func notTaken(id string, status int, in admin.Trial) error {
+	said := fmt.Sprintf("credential %s: the service answers %d", id, status)
+	switch {
+	case status == http.StatusForbidden:
+		return problem.Failure(errors.New(said+": it does not allow this call"), "it may take the credential for others: see its rights there, or name another address with --url")
+	case status == http.StatusTooManyRequests || status >= 500:
+		return problem.Failure(errors.New(said+", which says nothing of the credential"), "try again later")
+	case status == http.StatusUnauthorized || in.URL == "":
+		return problem.Failure(errors.New(said+" and does not take it"), "replace it with `chaperone credential replace`, or log in again; of kind basic say the user with --user")
+	}
+	return problem.Failure(errors.New(said+", which says nothing of the credential"), "name another address with --url")
 }

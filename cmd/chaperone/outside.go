@@ -14,7 +14,7 @@ import (
 // as services, and the sources of secrets.
 func (r *road) outside() credential.Outside {
 	way := r.upstream.Own()
-	o := credential.Outside{HTTP: way, SourceTime: r.s.Sources.Timeout, TokenTime: r.s.Sources.TokenTimeout, Now: r.shared.clock, Told: r.told, Sources: map[string]source.Fetcher{
+	o := credential.Outside{HTTP: way, Showing: r.upstream.OwnShowing, SourceTime: r.s.Sources.Timeout, TokenTime: r.s.Sources.TokenTimeout, Now: r.shared.clock, Told: r.told, Sources: map[string]source.Fetcher{
 		"env": source.Env{Lookup: os.LookupEnv}, "file": source.File{}, "command": source.Command{},
 	}}
 	s := &r.s.Sources

@@ -10,6 +10,13 @@ import (
 // sent. It follows no redirect.
 func (c *Client) Own() http.RoundTripper { return c.own }
 
+// OwnShowing is Own over connections that show a certificate, until end is called.
+func (c *Client) OwnShowing(shown *tls.Certificate) (way http.RoundTripper, end func()) {
+	t := c.transport(false)
+	showing(t.TLSClientConfig, shown)
+	return t, t.CloseIdleConnections
+}
+
 // showing makes connections show a certificate. Sessions are not resumed: one that
 // was begun under another certificate would speak for that (RFC 8446 section 2.2).
 func showing(cfg *tls.Config, shown *tls.Certificate) {

@@ -29,7 +29,8 @@ type Login struct {
 
 // Trial says how a credential is tried; an empty URL is the service's own way.
 type Trial struct {
-	URL string `json:"url,omitzero"`
+	URL  string `json:"url,omitzero"`
+	User string `json:"user,omitzero"` // beside a credential of kind basic
 }
 
 func (s *Server) routeLogins(mux *http.ServeMux) {
@@ -73,12 +74,13 @@ func (s *Server) testCredential(r *http.Request, in Trial) (credential.Finding, 
 	if err != nil {
 		return credential.Finding{}, err
 	}
+	p, known := credential.ProbeOf(&c)
+	p.User = in.User
 	if in.URL == "" {
-		p, err := credential.ProbeOf(c.Service)
-		if err != nil {
-			return credential.Finding{}, problem.Failure(err, "name a harmless address of the service with --url")
+		if known != nil {
+			return credential.Finding{}, problem.Failure(known, "name a harmless address of the service with --url")
 		}
-		return s.compared(c)(s.o.Vault.Test(r.Context(), c.ID, p))
+		return s.tried(r.Context(), c, p)
 	}
 	u, err := url.Parse(in.URL)
 	if err != nil || u.Port() != "" && u.Port() != "443" {
@@ -87,21 +89,28 @@ func (s *Server) testCredential(r *http.Request, in Trial) (credential.Finding, 
 	if service := s.o.Catalogue().ServiceFor(u.Hostname(), u.EscapedPath()); service == nil || !credential.Covers(c.Service, service.Name) {
 		return credential.Finding{}, problem.Misuse(fmt.Sprintf("%s is not a host of service %s", u.Hostname(), c.Service), "a credential is sent to its own service only, see `chaperone service show`")
 	}
-	return s.o.Vault.Test(r.Context(), c.ID, credential.Probe{Method: http.MethodGet, URL: in.URL})
+	if own, err := url.Parse(p.URL); err != nil || own.RequestURI() != u.RequestURI() { // else it is the same, elsewhere
+		p.Who, p.Listed = "", ""
+	}
+	p.Method, p.URL, p.Body = http.MethodGet, in.URL, ""
+	return s.tried(r.Context(), c, p)
 }
 
-// compared adds what a credential's scopes allow beyond what policy can ever use.
-func (s *Server) compared(c credential.Credential) func(credential.Finding, error) (credential.Finding, error) {
-	return func(f credential.Finding, err error) (credential.Finding, error) {
-		if err != nil || len(f.Scopes) == 0 {
-			return f, err
-		}
-		if usable, known := s.o.Usable(c); known {
-			excess := credential.Exceeding(c.Service, f.Scopes, usable)
-			f.Excess = &excess
-		}
-		return f, nil
+// tried tries a credential, and adds what its scopes allow beyond what policy can ever
+// use.
+func (s *Server) tried(ctx context.Context, c credential.Credential, p credential.Probe) (credential.Finding, error) {
+	f, err := s.o.Vault.Test(ctx, c.ID, p)
+	if errors.Is(err, credential.ErrNoProbe) {
+		return f, problem.Failure(err, "name a harmless address of the service with --url")
 	}
+	if err != nil || len(f.Scopes) == 0 {
+		return f, err
+	}
+	if usable, known := s.o.Usable(c); known {
+		excess := credential.Exceeding(c.Service, f.Scopes, usable)
+		f.Excess = &excess
+	}
+	return f, nil
 }
 
 // BeginLogin begins a login.

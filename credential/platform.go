@@ -1,0 +1,89 @@
+package credential
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"time"
+
+	"chaperone/credential/grant"
+	"chaperone/credential/internal/secret"
+)
+
+// platformCall is a request to an API in which a platform gives tokens by a way of its
+// own, beside OAuth.
+type platformCall struct {
+	method, url string
+	with        secret.Secret // Authorization: Bearer
+	header      http.Header
+	body        any // JSON; nil: there is none
+	success     int
+	// means says what the platform's refusals mean, by status. What it leaves out is a
+	// fault of the endpoint.
+	means map[int]error
+}
+
+// send makes the call and reads the answer into got, JSON. Its errors are those of
+// package grant.
+func (v *Vault) send(ctx context.Context, c *platformCall, got any) error {
+	if v.outside.HTTP == nil {
+		return grant.ErrUnreachable
+	}
+	var body io.Reader
+	if c.body != nil {
+		b, err := json.Marshal(c.body)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	r, err := http.NewRequestWithContext(ctx, c.method, c.url, body)
+	if err != nil {
+		return err
+	}
+	r.Header = http.Header{"Authorization": {"Bearer " + secret.Text(c.with)}, "User-Agent": {"chaperone"}}
+	if c.body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	maps.Copy(r.Header, c.header)
+	resp, err := v.outside.HTTP.RoundTrip(r)
+	if err != nil {
+		return grant.Unreached(ctx, err)
+	}
+	defer resp.Body.Close()
+	err = json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(got)
+	why, known := c.means[resp.StatusCode]
+	switch {
+	case errors.Is(why, grant.ErrClient):
+		why = skewed(resp, v.now(), why)
+	case known:
+	case resp.StatusCode >= 300 && resp.StatusCode < 400:
+		why = grant.ErrRedirect
+	case resp.StatusCode != c.success || err != nil:
+		why = grant.ErrEndpoint
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: it answers %d", why, resp.StatusCode)
+}
+
+// lasting is an error where a token that was just made out has ended by the clock here.
+func lasting(expires, now time.Time) error {
+	if expires.IsZero() || expires.After(now) {
+		return nil
+	}
+	return fmt.Errorf("%w: a token that was just made ended at %s by the clock here", grant.ErrClock, expires.UTC().Format(time.RFC3339))
+}
+
+// skewed returns ErrClock for a refusal by somebody whose clock differs, else err.
+func skewed(resp *http.Response, now time.Time, err error) error {
+	if date, derr := http.ParseTime(resp.Header.Get("Date")); derr == nil && now.Sub(date).Abs() > 2*time.Minute {
+		return grant.ErrClock
+	}
+	return err
+}
