@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -107,10 +109,13 @@ it reaches and name it with --proxy.`,
 			if err == nil && folder != "" {
 				err = around.writeFiles(folder)
 			}
-			if err != nil {
-				return err
+			if err == nil {
+				err = print(around)
 			}
-			return print(around)
+			if err != nil {
+				return a.takeBack(ctx, client, &around, err)
+			}
+			return nil
 		}),
 	}
 	d.flags(c)
@@ -120,6 +125,24 @@ it reaches and name it with --proxy.`,
 	c.Flags().StringVar(&address, "proxy", "", "`HOST:PORT` at which the instance reaches the proxy, where that is another than here")
 	return c
 }
+
+// takeBack ends a session that did not reach whoever it was made for, because of err.
+func (a *app) takeBack(ctx context.Context, client *admin.Client, s *surroundings, err error) error {
+	for _, f := range s.files {
+		os.Remove(f.value) // what is in it is worth nothing any more
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeBackTime)
+	defer cancel()
+	id := s.session.ID
+	_, rerr := client.Revoke(ctx, admin.Revocation{Target: identity.Target{Session: id}, Change: admin.Change{Reason: "it could not be handed over", By: a.user()}})
+	if rerr != nil {
+		return problem.Failure(fmt.Errorf("%w; session %s is left open, as revoking it failed: %w", err, id, rerr), "`chaperone session revoke "+id+"`")
+	}
+	return problem.Failure(err, "the session was revoked again; mend that, and create another")
+}
+
+// takeBackTime bounds how long taking a session back may take.
+const takeBackTime = 10 * time.Second
 
 func (a *app) sessionList() *cobra.Command {
 	var all bool
