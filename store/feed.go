@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"time"
 )
@@ -17,6 +18,9 @@ var (
 	// ErrRefused is wrapped when the store answers and takes no changes: it is full, a
 	// read-only copy, or does not let this program in.
 	ErrRefused = errors.New("store refuses")
+	// ErrFull is wrapped when the store has no room for what is new. What was there can be
+	// read, deletions are taken, and changes that Must be.
+	ErrFull = fmt.Errorf("%w what is new", ErrRefused)
 	// ErrKey is wrapped when a store was begun with another key than the one at hand.
 	ErrKey = errors.New("the store was begun with another installation key")
 	// ErrStale is returned while a view is older than it may be.

@@ -39,6 +39,9 @@ type Entry struct {
 	Value   []byte
 	Version uint64    // changes with each Save; 0 in a Save means that the name must be new
 	Expires time.Time // zero: never; from this moment on the entry is not found
+	// Must, in a Save, has a store take the change that has no room for what is new. It is
+	// for what takes authority away, and for what tells others of it. It is not kept.
+	Must bool
 }
 
 // Store keeps entries. All methods are safe for concurrent use, and what Save and

@@ -143,8 +143,21 @@ func (d *Directory) save(ctx context.Context, name string, version uint64, v any
 	if err != nil {
 		return 0, err
 	}
-	e, err := d.o.Store.Save(ctx, store.Entry{Name: name, Value: b, Version: version, Expires: expires})
+	e, err := d.o.Store.Save(ctx, store.Entry{Name: name, Value: b, Version: version, Expires: expires, Must: takesAway(v)})
 	return e.Version, err
+}
+
+// takesAway reports whether what is kept takes authority away.
+func takesAway(v any) bool {
+	switch v := v.(type) {
+	case *storedSession:
+		return !v.Ended.IsZero()
+	case Agent:
+		return v.State != Active
+	case Human:
+		return v.Suspended
+	}
+	return false
 }
 
 // sweepEvery is how often expired sessions are looked for; requests find out by

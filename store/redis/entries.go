@@ -89,8 +89,12 @@ func (s *Store) Save(ctx context.Context, e store.Entry) (store.Entry, error) {
 	if err != nil {
 		return store.Entry{}, named(e.Name, err)
 	}
+	must := ""
+	if e.Must {
+		must = "must"
+	}
 	answer, err := saveScript.Run(ctx, s.db, keys, s.clock(), field, class(e.Name), newTag(), s.o.History,
-		strconv.FormatUint(e.Version, 10), digits(e.Expires), s.seal.close(e.Name, e.Value, field)).Slice()
+		strconv.FormatUint(e.Version, 10), digits(e.Expires), s.seal.close(e.Name, e.Value, field), must).Slice()
 	if err != nil {
 		return store.Entry{}, named(e.Name, told(err))
 	}
@@ -101,7 +105,7 @@ func (s *Store) Save(ctx context.Context, e store.Entry) (store.Entry, error) {
 	if e.Version, err = strconv.ParseUint(text, 10, 64); err != nil {
 		return store.Entry{}, named(e.Name, errDamaged)
 	}
-	e.Value = bytes.Clone(e.Value)
+	e.Value, e.Must = bytes.Clone(e.Value), false
 	return e, nil
 }
 

@@ -33,7 +33,7 @@ func told(err error) error {
 	text := answer.Error()
 	for _, r := range refusals {
 		if strings.HasPrefix(text, r.code) || strings.Contains(text, " -"+r.code) || strings.Contains(text, r.code+" ") {
-			return fmt.Errorf("%w: %s", store.ErrRefused, r.text)
+			return fmt.Errorf("%w: %s", r.err, r.text)
 		}
 	}
 	return fmt.Errorf("%w: it says %q", store.ErrUnavailable, text)
@@ -41,16 +41,27 @@ func told(err error) error {
 
 // refusals are what a server says that another try will not change, by how its
 // answer begins, and what that means.
-var refusals = [...]struct{ code, text string }{
-	{"READONLY", "it is a read-only copy; name its master, or use redis+sentinel"},
-	{"OOM", "its memory is full (maxmemory)"},
-	{"WRONGPASS", "user name or password is wrong"},
-	{"NOAUTH", "it wants a password; name where it is with redis.password"},
-	{"ERR AUTH", "user name or password is wrong"},
-	{"NOPERM", "its access list does not let this user do what is needed; docs/replicas.md has the rule"},
-	{"MISCONF", "it cannot write its own files"},
-	{"NOREPLICAS", "it has too few copies in reach (min-replicas-to-write)"},
+var refusals = [...]struct {
+	code string
+	err  error
+	text string
+}{
+	{"READONLY", store.ErrRefused, readOnly},
+	{"UNBLOCKED", store.ErrRefused, readOnly}, // it has become one while it was asked
+	{"OOM", store.ErrFull, "its memory is full (maxmemory)"},
+	{"WRONGPASS", store.ErrRefused, "user name or password is wrong"},
+	{"NOAUTH", store.ErrRefused, "it wants a password; name where it is with redis.password"},
+	{"ERR AUTH", store.ErrRefused, "user name or password is wrong"},
+	{"NOPERM", store.ErrRefused, barred},
+	{"ERR The user executing the script", store.ErrRefused, barred},
+	{"MISCONF", store.ErrRefused, "it cannot write its own files"},
+	{"NOREPLICAS", store.ErrRefused, "it has too few copies in reach (min-replicas-to-write)"},
 }
+
+const (
+	readOnly = "it is a read-only copy; name its master, or use redis+sentinel"
+	barred   = "its access list does not let this user do what is needed; docs/replicas.md has the rule"
+)
 
 // meant says of a server that cannot be opened what else its address may have to be. It
 // passes on all other errors.

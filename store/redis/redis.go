@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -173,10 +174,13 @@ func (s *Store) meet(ctx context.Context) error {
 
 // sameKey notes the key with the first opening, and compares it with later ones.
 func (s *Store) sameKey(ctx context.Context) error {
-	if err := s.db.HSetNX(ctx, s.key("head"), "key", s.seal.check).Err(); err != nil {
-		return told(err)
-	}
 	check, err := s.db.HGet(ctx, s.key("head"), "key").Result()
+	if errors.Is(err, redis.Nil) { // not else: a full server would refuse it
+		if err := s.db.HSetNX(ctx, s.key("head"), "key", s.seal.check).Err(); err != nil {
+			return told(err)
+		}
+		check, err = s.db.HGet(ctx, s.key("head"), "key").Result()
+	}
 	if err != nil {
 		return told(err)
 	}

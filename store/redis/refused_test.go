@@ -68,8 +68,8 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// TestFullMemory fills the server: changes are refused and say why, and what is
-// there can be read.
+// TestFullMemory fills the server: changes are refused and say why, what is there can be
+// read, and what must be is taken, as are deletions.
 func TestFullMemory(t *testing.T) {
 	r := started(t, testkit.RedisOptions{})
 	s, ctx := open(t, "redis://"+r.Addr, nil), t.Context()
@@ -86,12 +86,34 @@ func TestFullMemory(t *testing.T) {
 	if _, err := s.Save(ctx, store.Entry{Name: "big", Value: make([]byte, store.MaxValue)}); !errors.Is(err, store.ErrRefused) || !strings.Contains(err.Error(), "memory is full") {
 		t.Errorf("save: %v", err)
 	}
-	if _, err := s.Load(ctx, "k"); err != nil {
+	e, err := s.Load(ctx, "k")
+	if err != nil {
 		t.Errorf("load: %v", err)
+	}
+	if _, err := s.Save(ctx, e); !errors.Is(err, store.ErrFull) {
+		t.Errorf("save of what is there: %v", err)
 	}
 	if after, err := s.Mark(ctx); err != nil || after != before {
 		t.Errorf("half of a change is there: %+v, %v; it was %+v", after, err, before)
 	}
+	e.Must = true
+	if _, err := s.Save(ctx, e); err != nil {
+		t.Errorf("save of what must be: %v", err)
+	}
+	if _, err := s.Save(ctx, e); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("save of what must be, of an older version: %v", err)
+	}
+	if err := s.Delete(ctx, "k"); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+	if c, err := s.Changes(ctx, before, time.Second); err != nil || len(c) != 2 || c[0].Gone || !c[1].Gone {
+		t.Errorf("others are told %+v, %v", c, err)
+	}
+	again, err := Open(ctx, Options{Address: at(t, "redis://"+r.Addr), Key: key})
+	if err != nil {
+		t.Fatalf("opened while it is full: %v", err)
+	}
+	again.Close()
 }
 
 // rule is what docs/replicas.md tells operators to give the user.

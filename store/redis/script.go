@@ -31,9 +31,11 @@ local function change(field, tag, limit, value, name)
 end
 `
 
-// saveScript: now, field, class, tag, limit, version, expires, sealed. It answers
+// saveScript: now, field, class, tag, limit, version, expires, sealed, must. It answers
 // {1, version} or {0, the version that is there}. Asked again, after an answer that
-// was lost on the way, it answers the same and does nothing.
+// was lost on the way, it answers the same and does nothing. A full server refuses the
+// first change that a script makes and none of those after it: what must be begins with
+// one that takes no room, and changes nothing.
 var saveScript = redis.NewScript(nowScript + changeScript + `
 local old, version = redis.call('HGET', KEYS[1], ARGV[2]), '0'
 if old then
@@ -42,6 +44,7 @@ if old then
   if x == '0' or now < x then version = v end
 end
 if version ~= ARGV[6] then return {0, version} end
+if ARGV[9] ~= '' then redis.call('HDEL', KEYS[2], '') end
 local seq, value = change(ARGV[2], ARGV[4], ARGV[5], ARGV[7] .. ' ' .. ARGV[8], '')
 redis.call('HSET', KEYS[1], ARGV[2], value)
 redis.call('SADD', KEYS[5], ARGV[3])

@@ -88,6 +88,7 @@ var hints = []struct {
 	{identity.ErrUnknownTarget, "see `chaperone session list` and `chaperone credential list`; nothing was revoked"},
 	{store.ErrStale, "the store has been away for longer than store_stale allows; see `chaperone replicas`"},
 	{store.ErrUnavailable, "see that Redis runs and can be reached from here; what is known goes on for as long as store_stale says, and nothing new can be made meanwhile"},
+	{store.ErrFull, "give Redis more memory (maxmemory), or remove what else it keeps; what is revoked meanwhile is taken all the same"},
 	{store.ErrRefused, "mend Redis as the message says; docs/replicas.md has what it needs"},
 	{store.ErrKey, "give all replicas the same installation key: copy state/key of the first, or set key: in config.yaml"},
 	{store.ErrConflict, "another replica changed it at the same time; look at it and try again"},
