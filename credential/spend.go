@@ -9,8 +9,12 @@ import (
 	"chaperone/store"
 )
 
-// ErrHandleSpent is returned when a handle was used as often as it may be.
-var ErrHandleSpent = errors.New("the handle was used as often as it may be")
+var (
+	// ErrHandleSpent is returned when a handle was used as often as it may be.
+	ErrHandleSpent = errors.New("the handle was used as often as it may be")
+	// ErrUncounted is wrapped when a use could not be counted: the request is refused.
+	ErrUncounted = errors.New("a use of the handle could not be counted")
+)
 
 const spentPrefix = "spent/"
 
@@ -28,8 +32,11 @@ func (v *Vault) spend(ctx context.Context, h *Handle) error {
 		if errors.Is(err, store.ErrNotFound) {
 			e, err = store.Entry{Name: spentPrefix + h.ID, Value: make([]byte, 8), Expires: h.Expires}, nil
 		}
-		if err != nil || len(e.Value) != 8 {
-			return fmt.Errorf("%w: counting its uses: %w", ErrUnavailable, err)
+		if err == nil && len(e.Value) != 8 {
+			err = errors.New("its count is damaged")
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrUncounted, err)
 		}
 		n := binary.BigEndian.Uint64(e.Value)
 		if n >= uint64(h.Limit) {
@@ -41,7 +48,7 @@ func (v *Vault) spend(ctx context.Context, h *Handle) error {
 			return nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
-			return fmt.Errorf("%w: counting its uses: %w", ErrUnavailable, err)
+			return fmt.Errorf("%w: %w", ErrUncounted, err)
 		}
 	}
 }

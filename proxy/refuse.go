@@ -93,6 +93,7 @@ var refusals = []refusal{
 	{credential.ErrHandleRevoked, 403, "handle_revoked", "", "The handle was revoked", "Create a new session."},
 	{credential.ErrHandleExpired, 403, "handle_expired", "", "The handle has expired", "Create a new session."},
 	{credential.ErrHandleSpent, 403, "handle_spent", "", "The handle was used as often as it may be", "Create a new session."},
+	{credential.ErrUncounted, 503, "uses_uncounted", "", "A use of the handle could not be counted", "Try again in a moment; an operator can look at the store."},
 	{credential.ErrHandleUnknown, 403, "handle_unknown", "handle_theft", "The handle is not known", "Use the handle as the session was given it, whole."},
 	{credential.ErrAmbiguousCredential, 400, "ambiguous_credential", "", "The request presents more than one credential", "Send exactly one."},
 	{credential.ErrSourceTimeout, 504, "credential_source_timeout", "", "The credential's source does not answer in time", "Try again later; an operator can look at `chaperone credential show`."},

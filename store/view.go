@@ -34,6 +34,9 @@ type ViewOptions struct {
 	Wait time.Duration
 	// Notice is told what happens to the view, for operators; nil: nobody.
 	Notice func(what string, err error)
+	// Lost is told when the view can no longer be kept current, and why, and with nil when
+	// it is current again; nil: nobody.
+	Lost func(error)
 }
 
 // View keeps consumers as current as a feed allows. Everything that a request needs
@@ -61,6 +64,9 @@ func OpenView(ctx context.Context, o ViewOptions) (*View, error) {
 	}
 	if o.Notice == nil {
 		o.Notice = func(string, error) {}
+	}
+	if o.Lost == nil {
+		o.Lost = func(error) {}
 	}
 	v := &View{o: o, born: time.Now(), moved: make(chan struct{}), stopped: make(chan struct{})}
 	if err := v.load(ctx); err != nil {
@@ -264,17 +270,14 @@ func (v *View) reach(m Mark) {
 	v.moved = make(chan struct{})
 }
 
-// note tells operators when the feed is lost and when it is back, once each.
+// note tells when the feed is lost and when it is back, once each.
 func (v *View) note(err error) {
 	v.mu.Lock()
 	was := v.lost
 	v.lost = err
 	v.mu.Unlock()
-	switch {
-	case err != nil && was == nil:
-		v.o.Notice("the store does not answer; going on with what is known", err)
-	case err == nil && was != nil:
-		v.o.Notice("the store answers again", nil)
+	if (err == nil) != (was == nil) {
+		v.o.Lost(err)
 	}
 }
 

@@ -299,7 +299,7 @@ func TestViewGrowsOld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, k := newModel(), &kept{entries: map[string]store.Entry{}}
 		var told []string
-		v, err := store.OpenView(t.Context(), store.ViewOptions{Feed: m, Consumers: []store.Consumer{k}, Notice: func(what string, _ error) { told = append(told, what) }})
+		v, err := store.OpenView(t.Context(), store.ViewOptions{Feed: m, Consumers: []store.Consumer{k}, Lost: func(err error) { told = append(told, fmt.Sprint(err)) }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -333,8 +333,8 @@ func TestViewGrowsOld(t *testing.T) {
 		if got, _ := k.state(); got["a1"] != "meanwhile" || v.Age() > time.Second || v.Lost() != nil {
 			t.Errorf("back again it holds %v, is %v old, lost: %v", got, v.Age(), v.Lost())
 		}
-		if len(told) != 2 {
-			t.Errorf("operators were told %q", told)
+		if len(told) != 2 || told[0] != errModel.Error() || told[1] != "<nil>" {
+			t.Errorf("its owner was told %q", told)
 		}
 	})
 }

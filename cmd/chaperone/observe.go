@@ -9,6 +9,7 @@ import (
 	"chaperone/audit"
 	"chaperone/audit/proof"
 	"chaperone/cmd/chaperone/settings"
+	"chaperone/store/replica"
 )
 
 // traced reports whether requests are spans of traces that go somewhere.
@@ -59,10 +60,27 @@ func (r *road) figures() {
 		return age.Seconds()
 	})
 	m.Gauge("chaperone_ready", "1 while requests are accepted and decided.", func() float64 {
-		if r.ready.Load() {
+		if r.unready() == "" {
 			return 1
 		}
 		return 0
+	})
+	m.Gauge("chaperone_store_age_seconds", "Age of what is known of the store; past store_stale everything is refused.", func() float64 {
+		return r.shared.age().Seconds()
+	})
+	m.Gauge("chaperone_store_trouble", "1 while the store cannot be read, or takes nothing new.", func() float64 {
+		var s replica.Status
+		if r.shared.contact.show(&s); s.Trouble != "" {
+			return 1
+		}
+		return 0
+	})
+	m.Counter("chaperone_store_reloads_total", "How often the store was read anew because its history had a gap.", func() float64 {
+		v := r.shared.view.Load()
+		if v == nil {
+			return 0
+		}
+		return float64(v.Reloads())
 	})
 }
 

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"chaperone/cmd/chaperone/admin"
+	"chaperone/store"
 	"chaperone/store/replica"
 )
 
@@ -47,8 +49,11 @@ func describeReplicas(w io.Writer, all []replica.Status) {
 
 // troubled says what follows from a store that this replica cannot read.
 func troubled(s *replica.Status) string {
-	if s.Stale {
+	switch {
+	case s.Stale:
 		return "this one refuses everything, since it knows too little of what was revoked: " + s.Trouble
+	case s.Full:
+		return "this one goes on, and nothing new can be made: " + s.Trouble
 	}
 	return "this one goes on with what it knows, until its view is older than store_stale: " + s.Trouble
 }
@@ -88,7 +93,7 @@ func acknowledged(w io.Writer, acks []replica.Ack, unconfirmed string) {
 	}
 	for _, a := range acks {
 		if a.Done {
-			fmt.Fprintf(w, "in force on %s (%s) after %v\n", a.ID, a.Host, a.Took.Round(time.Millisecond))
+			fmt.Fprintf(w, "in force on %s (%s) after %v\n", a.ID, a.Host, a.Took.Round(10*time.Microsecond))
 		} else {
 			fmt.Fprintf(w, "NOT confirmed by %s (%s): %s; it refuses everything once its view is older than store_stale\n", a.ID, a.Host, a.Why)
 		}
@@ -180,8 +185,14 @@ func (f *findings) replicas(ctx context.Context, client *admin.Client) {
 		}
 	}
 	if self.Trouble != "" {
-		f.broken("see that Redis runs and can be reached from here", "%s", troubled(&self))
-		return // what is known of the others is old
+		mend := "see that Redis runs and can be reached from here"
+		if strings.HasPrefix(self.Trouble, store.ErrRefused.Error()) {
+			mend = "mend Redis as it says; docs/replicas.md has what it needs"
+		}
+		f.broken(mend, "%s", troubled(&self))
+		if !self.Full {
+			return // what is known of the others is old
+		}
 	}
 	if skew := self.Skew.Round(time.Millisecond); skew.Abs() > mostSkew {
 		f.broken("have NTP keep it", "the clock here is %v %s that of the store, by which sessions end and records are dated", skew.Abs(), behind(skew))

@@ -35,11 +35,14 @@ type shared struct {
 	skew     func() time.Duration
 	view     atomic.Pointer[store.View]
 	registry *replica.Registry
+	contact  *contact
 	board    *revision.Board // nil: alone
 	id       string
 	alone    bool // nobody else can share this store
 	draining atomic.Bool
 
+	born     time.Time
+	refused  atomic.Int64 // since born: the view was found too old then
 	catching sync.Mutex
 	caught   time.Time // when it last caught up; guarded by catching
 }
@@ -106,7 +109,7 @@ func redisTLS(r settings.Redis) (*tls.Config, error) {
 
 // share opens the store, and what is kept of it in memory.
 func (r *road) share(ctx context.Context, key credential.Key) error {
-	r.shared = &shared{clock: time.Now, skew: func() time.Duration { return 0 }}
+	r.shared = &shared{born: time.Now(), clock: time.Now, skew: func() time.Duration { return 0 }}
 	sh := r.shared
 	var err error
 	if sh.id, err = replicaID(r.s); err != nil {
@@ -142,12 +145,11 @@ func (r *road) share(ctx context.Context, key credential.Key) error {
 	}}
 	if !sh.alone {
 		o.Now, o.Stale, o.CatchUp = sh.clock, r.stale, sh.catchUp
-		o.Alive = func(id string) bool { return sh.registry.Alive(id) }
+		o.Alive = func(id string) bool { return sh.deaf() || sh.registry.Alive(id) }
 		sh.board = revision.NewBoard(sh.kv)
 	}
-	sh.registry = replica.New(replica.Options{Store: sh.kv, Now: sh.clock, Self: r.self, Failed: func(err error) {
-		r.logger.Warn("this replica cannot make itself known to the others", "error", err.Error())
-	}})
+	sh.contact = &contact{logger: r.logger, sh: sh, limit: r.s.StoreStale}
+	sh.registry = replica.New(replica.Options{Store: sh.kv, Now: sh.clock, Self: r.self, Told: sh.contact.told})
 	if r.directory, err = identity.Open(ctx, o); err != nil {
 		return err
 	}
@@ -155,7 +157,7 @@ func (r *road) share(ctx context.Context, key credential.Key) error {
 	if sh.board != nil {
 		consumers = append(consumers, sh.board)
 	}
-	v, err := store.OpenView(ctx, store.ViewOptions{Feed: sh.kv, Consumers: consumers, Notice: r.notice})
+	v, err := store.OpenView(ctx, store.ViewOptions{Feed: sh.kv, Consumers: consumers, Lost: sh.contact.followed, Notice: r.notice})
 	if err != nil {
 		return err
 	}
@@ -180,9 +182,22 @@ func (r *road) stale() error {
 	return r.shared.stale(r.s.StoreStale)
 }
 
-// stale returns an error once the view is older than limit.
+// backPause is how long everything is refused after a view that was too old is current
+// again: others, who could not write either, write what they revoked meanwhile.
+const backPause = 3 * time.Second
+
+// stale returns an error once the view is older than limit, or the store has taken
+// nothing for longer: what is revoked elsewhere may be with another by then.
 func (sh *shared) stale(limit time.Duration) error {
-	if v := sh.view.Load(); v == nil || v.Age() > limit {
+	v := sh.view.Load()
+	if v == nil {
+		return store.ErrStale
+	}
+	if v.Age() > limit || sh.registry.Silent() > limit {
+		sh.refused.Store(int64(time.Since(sh.born)))
+		return store.ErrStale
+	}
+	if at := sh.refused.Load(); at != 0 && time.Since(sh.born)-time.Duration(at) < backPause {
 		return store.ErrStale
 	}
 	return nil
@@ -232,6 +247,7 @@ func (r *road) part() error {
 	if sh.registry != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
+		sh.contact.close()
 		sh.registry.Close(ctx) // where the store is away, the entry expires by itself
 	}
 	if v := sh.view.Load(); v != nil {
@@ -263,10 +279,8 @@ func (r *road) self() replica.Status {
 		s.Sessions = r.directory.Open()
 	}
 	if v := r.shared.view.Load(); v != nil {
-		s.Applied, s.Age, s.Reloads = v.Mark().Seq, v.Age(), v.Reloads()
-		if lost := v.Lost(); lost != nil {
-			s.Trouble = lost.Error()
-		}
+		s.Applied, s.Age, s.Reloads = v.Mark().Seq, r.shared.age(), v.Reloads()
+		r.shared.contact.show(&s)
 		s.Stale = r.stale() != nil
 	}
 	return s

@@ -36,6 +36,7 @@ type fleet struct {
 	ways     []way
 	roots    *x509.CertPool
 	stale    time.Duration
+	options  testkit.ProgramOptions // of the replica that was started last
 }
 
 // member is one session, with the token and handle of its agent.
@@ -59,6 +60,12 @@ type way []*testkit.Faulty
 func (w way) Hold() {
 	for _, p := range w {
 		p.Hold()
+	}
+}
+
+func (w way) Cut() {
+	for _, p := range w {
+		p.Cut()
 	}
 }
 
@@ -123,7 +130,7 @@ func assemble(t *testing.T, n int, stale time.Duration, reach func(i int) (way, 
 		p, err := testkit.Start(t.Context(), o)
 		must(t, err)
 		t.Cleanup(p.Kill)
-		f.replicas = append(f.replicas, p)
+		f.replicas, f.options = append(f.replicas, p), o
 	}
 	f.verb(0, "", "agent", "add", "bot", "--owner", "o@example.com")
 	f.verb(n-1, "acme-secret", "credential", "add", "acme", "--service", "acme", "--owner", "org", "--kind", "bearer", "--from-stdin")
@@ -176,10 +183,11 @@ func (f *fleet) verb(i int, stdin string, args ...string) string {
 	return r.Out
 }
 
-func (f *fleet) member(i int) member {
+func (f *fleet) member(i int, more ...string) member {
 	f.t.Helper()
 	var m member
-	must(f.t, json.Unmarshal([]byte(f.verb(i, "", "session", "create", "--agent", "bot", "--human", human, "--credential", "acme", "--format", "json")), &m))
+	args := append([]string{"session", "create", "--agent", "bot", "--human", human, "--credential", "acme", "--format", "json"}, more...)
+	must(f.t, json.Unmarshal([]byte(f.verb(i, "", args...)), &m))
 	return m
 }
 
@@ -323,7 +331,7 @@ func (f *fleet) written() (allowed, answered map[string]bool) {
 			case r.Event == "decision" && r.Decision.Result == "allow" && r.Request.Path != "":
 				_, rest, _ := strings.Cut(strings.TrimPrefix(r.Request.Path, "/"), "/")
 				allowed[rest], byID[r.ID] = true, rest
-			case r.Event == "outcome" && r.Outcome.Status != 0 && r.Outcome.Error != "handle_spent" && byID[r.ID] != "":
+			case r.Event == "outcome" && r.Outcome.Status != 0 && r.Outcome.Error != "uses_uncounted" && byID[r.ID] != "":
 				answered[byID[r.ID]] = true
 			}
 		}

@@ -57,9 +57,6 @@ func (d *Directory) stale() bool { return d.o.Stale != nil && d.o.Stale() != nil
 // settle writes what the store does not have: ends, uses, suspensions, and handles that
 // are no more. What fails is tried again in a second.
 func (d *Directory) settle(ctx context.Context) {
-	if d.stale() {
-		return
-	}
 	var ended, used []*session
 	d.mu.RLock()
 	for _, s := range d.sessions {

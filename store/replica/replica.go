@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"chaperone/store"
@@ -35,7 +36,8 @@ type Status struct {
 	Reloads  int64         `json:"reloads"`       // how often it had to read everything anew
 	Skew     time.Duration `json:"skew,omitzero"` // of the store's clock against its own
 	Draining bool          `json:"draining,omitzero"`
-	Trouble  string        `json:"trouble,omitzero"` // why its view is not kept current; empty: it is
+	Trouble  string        `json:"trouble,omitzero"` // what is wrong between it and the store; empty: nothing
+	Full     bool          `json:"full,omitzero"`    // what is wrong is that the store takes nothing new
 	Stale    bool          `json:"stale,omitzero"`   // the view is too old, and everything is refused
 	Seen     time.Time     `json:"seen"`             // when it told this
 
@@ -70,8 +72,10 @@ type Options struct {
 	Store store.Store
 	Now   func() time.Time // the same clock for all replicas
 	Self  func() Status    // without Seen; Applied is the view's
-	// Failed is told when this replica cannot make itself known, once for each time.
-	Failed func(error)
+	// Told is told each time how it went to make this replica known: of nil, of what is
+	// wrong with the store as a whole ([store.Away]), or of what is wrong with this replica.
+	// What wraps [store.ErrFull] was taken all the same.
+	Told func(error)
 }
 
 // Registry keeps what replicas tell. It is a [store.Consumer], and safe for
@@ -79,8 +83,13 @@ type Options struct {
 type Registry struct {
 	o    Options
 	id   string
+	born time.Time
 	poke chan struct{}
 	stop context.CancelFunc
+
+	told   atomic.Int64 // since born: when what it wrote last was on its way
+	silent atomic.Bool  // the store has taken nothing since
+
 	done chan struct{}
 
 	mu      sync.Mutex
@@ -99,12 +108,12 @@ const (
 
 // New returns a registry that knows nobody yet.
 func New(o Options) *Registry {
-	return &Registry{o: o, id: o.Self().ID, poke: make(chan struct{}, 1), done: make(chan struct{}), others: map[string]Status{}, moved: make(chan struct{})}
+	return &Registry{o: o, id: o.Self().ID, born: time.Now(), poke: make(chan struct{}, 1), done: make(chan struct{}), others: map[string]Status{}, moved: make(chan struct{})}
 }
 
 // Start makes this replica known and keeps doing so until Close.
 func (r *Registry) Start(ctx context.Context) error {
-	if err := r.tell(ctx); err != nil {
+	if err := r.tell(ctx); err != nil && !errors.Is(err, store.ErrFull) {
 		return fmt.Errorf("joining the replicas: %w", err)
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -127,7 +136,6 @@ func (r *Registry) run(ctx context.Context) {
 	defer close(r.done)
 	tick := time.NewTicker(Beat)
 	defer tick.Stop()
-	failing := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -135,16 +143,43 @@ func (r *Registry) run(ctx context.Context) {
 		case <-tick.C:
 		case <-r.poke:
 		}
-		err := r.tell(ctx)
-		if err != nil && !failing && ctx.Err() == nil {
-			r.o.Failed(err)
+		if err := r.tell(ctx); ctx.Err() == nil {
+			r.o.Told(err)
 		}
-		failing = err != nil
 	}
 }
 
-// tell writes this replica's entry.
+// Silent is for how long the store has taken nothing of this replica; 0 while it does.
+// A store that takes nothing is told of no revocation either.
+func (r *Registry) Silent() time.Duration {
+	if !r.silent.Load() {
+		return 0
+	}
+	return time.Since(r.born) - time.Duration(r.told.Load())
+}
+
+// tell makes this replica known, and notes whether the store took it.
 func (r *Registry) tell(ctx context.Context) error {
+	began := time.Since(r.born)
+	err := r.write(ctx, false)
+	if errors.Is(err, store.ErrFull) {
+		if again := r.write(ctx, true); again != nil {
+			err = again
+		}
+	}
+	switch {
+	case ctx.Err() != nil: // it stops
+	case err != nil && store.Away(err) && !errors.Is(err, store.ErrFull):
+		r.silent.Store(true)
+	default:
+		r.told.Store(int64(began))
+		r.silent.Store(false)
+	}
+	return err
+}
+
+// write writes this replica's entry.
+func (r *Registry) write(ctx context.Context, must bool) error {
 	s := r.self()
 	b, err := json.Marshal(s)
 	if err != nil {
@@ -153,10 +188,10 @@ func (r *Registry) tell(ctx context.Context) error {
 	r.mu.Lock()
 	version := r.version
 	r.mu.Unlock()
-	e := store.Entry{Name: statusPrefix + s.ID, Value: b, Version: version, Expires: s.Seen.Add(kept)}
+	e := store.Entry{Name: statusPrefix + s.ID, Value: b, Version: version, Expires: s.Seen.Add(kept), Must: must}
 	e, err = r.o.Store.Save(ctx, e)
 	if errors.Is(err, store.ErrConflict) {
-		return r.meet(ctx, s)
+		return r.meet(ctx, s, must)
 	}
 	if err != nil {
 		return err
@@ -169,7 +204,7 @@ func (r *Registry) tell(ctx context.Context) error {
 
 // meet looks at who wrote this replica's entry: an earlier run of this one, or
 // another that has its id.
-func (r *Registry) meet(ctx context.Context, s Status) error {
+func (r *Registry) meet(ctx context.Context, s Status, must bool) error {
 	e, err := r.o.Store.Load(ctx, statusPrefix+s.ID)
 	if errors.Is(err, store.ErrNotFound) {
 		r.mu.Lock()
@@ -191,7 +226,7 @@ func (r *Registry) meet(ctx context.Context, s Status) error {
 	r.mu.Lock()
 	r.version = e.Version
 	r.mu.Unlock()
-	return r.tell(ctx)
+	return r.write(ctx, must)
 }
 
 func (r *Registry) self() Status {
@@ -235,7 +270,7 @@ func (r *Registry) List() []Status {
 // holds now, and waits for their answers until ctx is done.
 func (r *Registry) Confirm(ctx context.Context) ([]Ack, error) {
 	name := fmt.Sprintf("%s%s-%d", askPrefix, r.id, time.Now().UnixNano())
-	e, err := r.o.Store.Save(ctx, store.Entry{Name: name, Expires: r.o.Now().Add(kept)})
+	e, err := r.o.Store.Save(ctx, store.Entry{Name: name, Expires: r.o.Now().Add(kept), Must: true})
 	if err != nil {
 		return nil, fmt.Errorf("asking the replicas: %w", err)
 	}

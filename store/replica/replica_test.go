@@ -51,7 +51,7 @@ func join(t *testing.T, kv store.Feed, id string, ahead time.Duration) *member {
 	var view atomic.Pointer[store.View]
 	started := time.Now()
 	m.Registry = New(Options{
-		Store: kv, Now: func() time.Time { return time.Now().Add(ahead) }, Failed: func(err error) { t.Log(err) },
+		Store: kv, Now: func() time.Time { return time.Now().Add(ahead) }, Told: func(err error) { t.Log(err) },
 		Self: func() Status {
 			s := Status{ID: id, Host: "host-" + id, Version: "1", Started: started}
 			if v := view.Load(); v != nil {
@@ -125,12 +125,60 @@ func TestTwin(t *testing.T) {
 	kv := opened(t)
 	a := join(t, kv, "a", 0)
 	defer a.Close(context.WithoutCancel(t.Context()))
-	twin := New(Options{Store: kv, Now: time.Now, Failed: func(error) {}, Self: func() Status { return Status{ID: "a", Host: "elsewhere", Started: time.Now()} }})
+	twin := New(Options{Store: kv, Now: time.Now, Told: func(error) {}, Self: func() Status { return Status{ID: "a", Host: "elsewhere", Started: time.Now()} }})
 	if err := twin.Start(t.Context()); !errors.Is(err, ErrTwin) {
 		t.Errorf("got %v", err)
 	}
-	again := New(Options{Store: kv, Now: func() time.Time { return time.Now().Add(time.Minute) }, Failed: func(error) {}, Self: func() Status { return Status{ID: "a", Host: "host-a", Started: time.Now()} }})
+	again := New(Options{Store: kv, Now: func() time.Time { return time.Now().Add(time.Minute) }, Told: func(error) {}, Self: func() Status { return Status{ID: "a", Host: "host-a", Started: time.Now()} }})
 	if err := again.tell(t.Context()); err != nil {
 		t.Errorf("the same one, started again: %v", err)
+	}
+}
+
+// refusing is a store that takes nothing, or nothing new.
+type refusing struct {
+	store.Feed
+	err atomic.Pointer[error]
+}
+
+func (r *refusing) Save(ctx context.Context, e store.Entry) (store.Entry, error) {
+	if err := r.err.Load(); err != nil && !(e.Must && errors.Is(*err, store.ErrFull)) {
+		return store.Entry{}, *err
+	}
+	return r.Feed.Save(ctx, e)
+}
+
+// TestSilent has a store refuse what a replica tells of itself: it knows for how long,
+// unless the store takes what must be.
+func TestSilent(t *testing.T) {
+	kv := &refusing{Feed: opened(t)}
+	m := join(t, kv, "a", 0)
+	defer m.Close(t.Context())
+	told := func(err error) {
+		t.Helper()
+		kv.err.Store(&err)
+		if err == nil {
+			kv.err.Store(nil)
+		}
+		if got := m.tell(t.Context()); !errors.Is(got, err) {
+			t.Errorf("told %v, want %v", got, err)
+		}
+	}
+	for _, err := range []error{nil, store.ErrTooLarge, store.ErrFull} {
+		if told(err); m.Silent() != 0 {
+			t.Errorf("after %v it is silent for %v", err, m.Silent())
+		}
+	}
+	for _, err := range []error{store.ErrRefused, store.ErrUnavailable} {
+		if told(err); m.Silent() <= 0 {
+			t.Errorf("after %v it is not silent", err)
+		}
+	}
+	before := m.Silent()
+	if told(store.ErrRefused); m.Silent() <= before {
+		t.Error("silence does not grow")
+	}
+	if told(nil); m.Silent() != 0 {
+		t.Errorf("taken again it is silent for %v", m.Silent())
 	}
 }

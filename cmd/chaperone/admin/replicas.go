@@ -45,16 +45,28 @@ const confirmTime = 3 * time.Second
 
 // confirm asks the replicas whether they know what was changed.
 func (s *Server) confirm(ctx context.Context) ([]replica.Ack, string) {
+	return s.confirmSince(ctx, time.Now())
+}
+
+// confirmSince does the same, and says how long after a moment each is known to know.
+func (s *Server) confirmSince(ctx context.Context, began time.Time) ([]replica.Ack, string) {
+	before := time.Since(began)
 	ctx, cancel := context.WithTimeout(ctx, confirmTime)
 	defer cancel()
 	acks, err := s.o.Confirm(ctx)
 	if err != nil {
 		return nil, err.Error()
 	}
+	for i := range acks {
+		if acks[i].Done {
+			acks[i].Took += before
+		}
+	}
 	return acks, ""
 }
 
 func (s *Server) revoke(r *http.Request, in Revocation) (Revoked, error) {
+	began := time.Now()
 	ended, err := s.o.Directory.Revoke(r.Context(), in.Target, in.Reason, in.By)
 	out := Revoked{Revoked: ended}
 	if err != nil && !errors.Is(err, identity.ErrUnsaved) {
@@ -66,7 +78,7 @@ func (s *Server) revoke(r *http.Request, in Revocation) (Revoked, error) {
 		return out, fmt.Errorf("revoked %d sessions and %d handles, %w", len(ended.Sessions), ended.Handles, err)
 	}
 	s.o.Logger.Warn("revoked", about...)
-	out.Replicas, out.Unconfirmed = s.confirm(r.Context())
+	out.Replicas, out.Unconfirmed = s.confirmSince(r.Context(), began)
 	return out, nil
 }
 
