@@ -41,8 +41,18 @@ type fleet struct {
 
 // member is one session, with the token and handle of its agent.
 type member struct {
-	Session, Token string
-	Handles        map[string]string
+	Session, Token  string
+	Handles         map[string]string
+	Instance, human string // where a test asks for them
+	agent           string // bot where it is empty
+}
+
+// user is the agent's name, by which it is known to the proxy.
+func (m member) user() string {
+	if m.agent == "" {
+		return "bot"
+	}
+	return m.agent
 }
 
 const fleetServices = `services:
@@ -193,7 +203,7 @@ func (f *fleet) member(i int, more ...string) member {
 
 func (f *fleet) client(i int, m member) *http.Client {
 	tr := &http.Transport{
-		Proxy:           http.ProxyURL(&url.URL{Scheme: "http", Host: f.replicas[i].Addr, User: url.UserPassword("bot", m.Token)}),
+		Proxy:           http.ProxyURL(&url.URL{Scheme: "http", Host: f.replicas[i].Addr, User: url.UserPassword(m.user(), m.Token)}),
 		TLSClientConfig: &tls.Config{RootCAs: f.roots, MinVersion: tls.VersionTLS12},
 	}
 	f.t.Cleanup(tr.CloseIdleConnections)

@@ -204,7 +204,7 @@ func (f *fleet) through(ctx context.Context, i int, m member, up func()) error {
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
-	fmt.Fprintf(c, "CONNECT %s:443 HTTP/1.1\r\nHost: %[1]s:443\r\nProxy-Authorization: Basic %s\r\n\r\n", wild, base64.StdEncoding.EncodeToString([]byte("bot:"+m.Token)))
+	fmt.Fprintf(c, "CONNECT %s:443 HTTP/1.1\r\nHost: %[1]s:443\r\nProxy-Authorization: Basic %s\r\n\r\n", wild, base64.StdEncoding.EncodeToString([]byte(m.user()+":"+m.Token)))
 	br := bufio.NewReader(c)
 	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
 	if err != nil {

@@ -293,6 +293,12 @@ func (p *Program) Records() ([]Record, error) {
 	return all, nil
 }
 
+// Pause stops the process where it is, and Resume lets it go on.
+func (p *Program) Pause() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume lets a paused process go on.
+func (p *Program) Resume() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
+
 // Kill ends the process with SIGKILL and waits for it.
 func (p *Program) Kill() {
 	p.cmd.Process.Kill() // it may have ended by itself

@@ -56,7 +56,10 @@ func (d *Directory) Revoke(ctx context.Context, t Target, reason, by string) (Re
 		}
 	}
 	slices.Sort(out.Sessions)
-	err := store.Together(hit, func(s *session) error { return d.end(ctx, s, ErrSessionRevoked, reason, by) })
+	err := store.Together(hit, func(s *session) error { return d.saveSession(ctx, s) }) // so that others know of all of them soon
+	if err == nil {
+		err = store.Together(hit, func(s *session) error { return d.end(ctx, s, ErrSessionRevoked, reason, by) })
+	}
 	return out, unsaved(err)
 }
 
