@@ -341,7 +341,7 @@ func (f *fleet) written() (allowed, answered map[string]bool) {
 			case r.Event == "decision" && r.Decision.Result == "allow" && r.Request.Path != "":
 				_, rest, _ := strings.Cut(strings.TrimPrefix(r.Request.Path, "/"), "/")
 				allowed[rest], byID[r.ID] = true, rest
-			case r.Event == "outcome" && r.Outcome.Status != 0 && r.Outcome.Error != "uses_uncounted" && byID[r.ID] != "":
+			case r.Event == "outcome" && r.Outcome.UpstreamUS != 0 && byID[r.ID] != "":
 				answered[byID[r.ID]] = true
 			}
 		}

@@ -262,6 +262,7 @@ type Record struct {
 		Status        int
 		Error         string
 		Indeterminate bool
+		UpstreamUS    int64 `json:"upstream_us"` // 0: the service did not answer
 	}
 }
 
