@@ -370,6 +370,58 @@ func TestTrust(t *testing.T) {
 	}
 }
 
+// near is a connection that does not leave this machine.
+type near struct{ named }
+
+func (near) Local() bool { return true }
+
+// TestKeyAgreement has keys agreed on by X25519 alone where nobody can record what is
+// said, and there only; and a client without X25519 is not turned away.
+func TestKeyAgreement(t *testing.T) {
+	a := authority(t)
+	cfg := a.ServerConfig()
+	roots := x509.NewCertPool()
+	roots.AddCert(a.cert)
+	for _, c := range []struct {
+		name  string
+		local bool
+		knows []tls.CurveID
+		want  tls.CurveID
+	}{
+		{"from elsewhere", false, nil, tls.X25519MLKEM768},
+		{"from this machine", true, nil, tls.X25519},
+		{"from this machine without X25519", true, []tls.CurveID{tls.X25519MLKEM768}, tls.X25519MLKEM768},
+		{"from this machine with P-256 only", true, []tls.CurveID{tls.CurveP256}, tls.CurveP256},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			client := &tls.Config{RootCAs: roots, ServerName: "a.example", CurvePreferences: c.knows, ClientSessionCache: tls.NewLRUClientSessionCache(8)}
+			for _, again := range []bool{false, true} {
+				mine, theirs := net.Pipe()
+				var conn net.Conn = named{theirs, "a.example"}
+				if c.local {
+					conn = near{named{theirs, "a.example"}}
+				}
+				go func() {
+					sc := tls.Server(conn, cfg)
+					if sc.Handshake() == nil {
+						sc.Write([]byte("x"))
+					}
+					theirs.Close()
+				}()
+				tc := tls.Client(mine, client)
+				if err := tc.Handshake(); err != nil {
+					t.Fatal(err)
+				}
+				tc.Read(make([]byte, 1)) // tickets come with the first bytes
+				if s := tc.ConnectionState(); s.CurveID != c.want || s.DidResume != again {
+					t.Errorf("%v, want %v; resumed %v, want %v", s.CurveID, c.want, s.DidResume, again)
+				}
+				mine.Close()
+			}
+		})
+	}
+}
+
 func FuzzClientHello(f *testing.F) {
 	a := authority(f)
 	cfg := a.ServerConfig()

@@ -100,7 +100,7 @@ func (x *exchange) admit() (*tunnel, error) {
 // starts with a small stack, where this one's has grown with the handshake.
 func (s *Server) intercept(r *http.Request, client net.Conn, t *tunnel) {
 	below := records.New(client)
-	t.Conn = below
+	t.Conn, t.local = below, !s.o.Relayed && loopback(client)
 	t.attach()
 	if _, err := io.WriteString(t.Conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
 		t.Close()
@@ -128,6 +128,13 @@ func (s *Server) intercept(r *http.Request, client net.Conn, t *tunnel) {
 		return
 	}
 	go s.agents.ServeConn(t.context(), records.Over(tc, below), s.within(t))
+}
+
+// loopback reports whether a connection does not leave this machine.
+func loopback(c net.Conn) bool {
+	from, fok := c.RemoteAddr().(*net.TCPAddr)
+	to, tok := c.LocalAddr().(*net.TCPAddr)
+	return fok && tok && from.IP.IsLoopback() && to.IP.IsLoopback()
 }
 
 // within serves HTTP/1.1 requests inside t.

@@ -24,6 +24,7 @@ type tunnel struct {
 	host     string // lower-case A-label or IP, no port
 	port     int
 	scheme   string // what is spoken inside
+	local    bool   // it does not leave this machine
 
 	mu     sync.Mutex
 	closed bool
@@ -36,6 +37,9 @@ type tunnel struct {
 
 // ServerName is the only name for which a certificate may be shown inside.
 func (t *tunnel) ServerName() string { return t.host }
+
+// Local reports whether what is said inside stays on this machine.
+func (t *tunnel) Local() bool { return t.local }
 
 // attach has the tunnel closed when its caller's session ends.
 func (t *tunnel) attach() {

@@ -53,6 +53,9 @@ type Options struct {
 	// Trace has each request go on as a span of its own: its traceparent names it as the
 	// parent, and is made where the agent sent none.
 	Trace bool
+	// Relayed says that agents come through something else, a balancer say: what seems to
+	// come from this machine may come from another.
+	Relayed bool
 	// TLS serves the listener itself over TLS when set.
 	TLS *tls.Config
 

@@ -104,6 +104,7 @@ func assemble(ctx context.Context, s *settings.Settings, logger *slog.Logger) (_
 	r.server, err = proxy.New(proxy.Options{
 		Directory: r.directory, Catalogue: catalogue, Gate: r.gate, Log: r.log, Vault: r.vault, Upstream: r.upstream, CA: r.ca,
 		Metrics: r.metrics, Logger: logger, Limits: r.limits, Now: r.shared.clock, TunnelUnknown: s.UnknownHosts == settings.TunnelUnknown, Trace: traced(s), TLS: listener,
+		Relayed: s.Advertise != "",
 	})
 	if err != nil {
 		return nil, fmt.Errorf("building proxy: %w", err)
