@@ -55,6 +55,9 @@ func (s *Server) serveFront(w http.ResponseWriter, r *http.Request, h http1.Head
 
 // serveStream serves an HTTP/2 request inside a tunnel.
 func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
+	if s.leaving.Load() {
+		w.Header().Set("Connection", "close") // net/http then sends GOAWAY (RFC 9113 section 6.8)
+	}
 	s.serve(w, r, http1.Head{}, doorOf(r))
 }
 

@@ -11,6 +11,8 @@ import (
 // passThrough opens a tunnel to a host that no service names, uninspected. Policy
 // is asked at CONNECT; the tunnel never gets a credential.
 func (s *Server) passThrough(x *exchange, t *tunnel) {
+	s.going.Add(1)
+	defer s.going.Add(-1)
 	if err := x.tunnelThrough(t); err != nil {
 		x.refuse(err)
 	}

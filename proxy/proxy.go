@@ -5,7 +5,6 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -13,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -74,6 +74,8 @@ type Server struct {
 	connect  *goproxy.ProxyHttpServer
 	leaves   *tls.Config
 	taken    takeovers
+	going    atomic.Int64
+	leaving  atomic.Bool
 	parting  time.Duration // of a WebSocket that is cut
 	pauses   pauses
 }
@@ -144,16 +146,28 @@ func (s *Server) Serve(ln net.Listener) error {
 	return err
 }
 
-// Shutdown stops accepting, lets exchanges end until ctx is done, then cuts what
-// is left. It returns ctx's error when something had to be cut.
-func (s *Server) Shutdown(ctx context.Context) error {
-	err := errors.Join(s.agents.Shutdown(ctx), s.streams.Shutdown(ctx), s.taken.wait(ctx))
-	s.Close()
-	if err != nil {
-		return fmt.Errorf("draining exchanges: %w", err)
-	}
-	return nil
+// Leave has each connection end with its next answer, and takes new ones still, until
+// [Server.Shutdown].
+func (s *Server) Leave() {
+	s.leaving.Store(true)
+	s.agents.Leave()
 }
+
+// Shutdown stops accepting, has connections end with the exchange that they are at, until
+// ctx is done, then cuts what is left. It returns how many exchanges it cut.
+func (s *Server) Shutdown(ctx context.Context) (cut int) {
+	var both sync.WaitGroup
+	both.Go(func() { s.agents.Shutdown(ctx) }) // their errors are ctx's
+	both.Go(func() { s.streams.Shutdown(ctx) })
+	both.Wait()
+	s.taken.wait(ctx) // after them: they take over no more
+	cut = s.Going()
+	s.Close()
+	return cut
+}
+
+// Going is how many exchanges go on, with WebSockets and uninspected tunnels.
+func (s *Server) Going() int { return int(s.going.Load()) }
 
 // Close cuts everything at once. WebSockets are told that they end, and have a moment for it.
 func (s *Server) Close() {
@@ -168,6 +182,8 @@ func (s *Server) Close() {
 // serve takes one request down the road. Its record is opened on arrival and
 // closed on every path.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, h http1.Head, d *door) {
+	s.going.Add(1)
+	defer s.going.Add(-1)
 	x := s.arrive(w, r, h, d)
 	if x.travel() && x.out.Body == nil && !x.out.Upgrade {
 		x.release()

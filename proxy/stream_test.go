@@ -384,43 +384,6 @@ func TestServiceCutsItsAnswer(t *testing.T) {
 	})
 }
 
-// TestDrain stops the server with an exchange under way: it ends in its own time,
-// and nothing new is taken.
-func TestDrain(t *testing.T) {
-	both(t, func(t *testing.T, d *road, c *http.Client) {
-		release := make(chan struct{})
-		d.serve = func(w http.ResponseWriter, r *http.Request) {
-			fmt.Fprintln(w, "begun")
-			w.(http.Flusher).Flush()
-			<-release
-			fmt.Fprintln(w, "ended")
-		}
-		resp, err := c.Do(d.request("GET", "https://api.acme.dev/slow", nil))
-		check(t, err)
-		br := bufio.NewReader(resp.Body)
-		br.ReadString('\n')
-		stopped := make(chan error, 1)
-		go func() { stopped <- d.server.Shutdown(t.Context()) }()
-		for {
-			conn, err := net.Dial("tcp", d.addr)
-			if err != nil {
-				break
-			}
-			conn.Close()
-		}
-		close(release)
-		if line, err := br.ReadString('\n'); line != "ended\n" {
-			t.Errorf("the exchange was cut: %q, %v", line, err)
-		}
-		if err := <-stopped; err != nil {
-			t.Errorf("draining: %v", err)
-		}
-		if x := d.records(1)[0]; x.Outcome.Outcome.Error != "" || x.Outcome.Outcome.BytesOut != 12 {
-			t.Errorf("record %s", x.Outcome.Raw)
-		}
-	})
-}
-
 func TestRevocationCutsStreams(t *testing.T) {
 	for name, stop := range map[string]func(*road) error{
 		"revoked": func(d *road) error {

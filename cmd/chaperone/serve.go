@@ -166,18 +166,22 @@ func (u *running) stop() error {
 	u.r.ready.Store(false)
 	u.r.shared.draining.Store(true)
 	if notice := u.r.s.DrainNotice; notice > 0 {
-		u.r.logger.Info("stopping; /readyz says so, and new connections are still taken", "drain_notice", notice)
+		u.r.server.Leave()
+		u.r.logger.Info("stopping; /readyz says so, and new connections are still taken, for one exchange each", "drain_notice", notice)
 		select {
 		case <-time.After(notice):
 		case err := <-u.failed:
 			u.r.logger.Warn("a listener ended", "error", err.Error())
 		}
 	}
-	u.r.logger.Info("stopping", "drain", u.r.s.Drain)
+	u.r.logger.Info("stopping; exchanges that go on may end by themselves until drain is over", "exchanges", u.r.server.Going(), "drain", u.r.s.Drain)
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), u.r.s.Drain)
 	defer cancel()
-	if err := u.r.server.Shutdown(ctx); err != nil {
-		u.r.logger.Warn("exchanges were cut", "error", err.Error())
+	if cut := u.r.server.Shutdown(ctx); cut > 0 {
+		u.r.logger.Warn("exchanges were cut that went on for longer", "exchanges", cut, "drain", u.r.s.Drain)
+	} else {
+		u.r.logger.Info("all exchanges have ended", "after", time.Since(began).Round(time.Millisecond))
 	}
 	u.cancel()
 	<-u.watched

@@ -120,7 +120,7 @@ func (w *response) frame(status int) {
 		w.chunked = true
 		w.field("Transfer-Encoding", "chunked")
 	}
-	w.closes = w.closes || w.c.server.closing.Load() ||
+	w.closes = w.closes || w.c.server.closing.Load() || w.c.server.leaving.Load() ||
 		httpguts.HeaderValuesContainsToken(w.header["Connection"], "close") ||
 		w.c.body != nil && !w.c.bodyDone.Load() && w.c.body.unread()
 	if w.closes {

@@ -40,6 +40,7 @@ type Options struct {
 type Server struct {
 	o        Options
 	closing  atomic.Bool
+	leaving  atomic.Bool
 	watchman watchman
 
 	mu        sync.Mutex
@@ -150,6 +151,10 @@ func (s *Server) forget(c *conn) {
 		s.empty = nil
 	}
 }
+
+// Leave has each connection end with its next answer, which says so: agents go elsewhere,
+// and none finds out when its next request is lost. New connections are taken still.
+func (s *Server) Leave() { s.leaving.Store(true) }
 
 // Shutdown stops accepting, closes connections that wait for a request, and
 // waits for the others to end after the answer they are at. It returns ctx's
