@@ -166,7 +166,7 @@ func describeSuggestion(w io.Writer, s *suggestion) {
 	if s.Diff == "" {
 		fmt.Fprintln(w, "the grants are as narrow as what was used")
 	}
-	fmt.Fprintf(w, "\n# agent %s was allowed %d requests", s.Agent, s.Uses)
+	fmt.Fprintf(w, "\n# agent %s was allowed %s", s.Agent, several(s.Uses, "request"))
 	if s.Unnamed > 0 {
 		fmt.Fprintf(w, ", %d of them by raw grants, which stay", s.Unnamed)
 	}

@@ -262,6 +262,14 @@ good; ` + "`chaperone agent suspend` and `chaperone human suspend`" + ` can be l
 	return c
 }
 
+// several is a number of things, by the word for one of them.
+func several(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}
+
 // shownSessions is how many of the sessions that a revocation ended are named.
 const shownSessions = 20
 
@@ -271,7 +279,7 @@ func (a *app) revoke(ctx context.Context, client *admin.Client, in admin.Revocat
 		return err
 	}
 	return a.print(out, func(w io.Writer) {
-		fmt.Fprintf(w, "revoked %d sessions and %d handles\n", len(out.Sessions), out.Handles)
+		fmt.Fprintf(w, "revoked %s and %s\n", several(len(out.Sessions), "session"), several(out.Handles, "handle"))
 		for _, id := range out.Sessions[:min(len(out.Sessions), shownSessions)] {
 			fmt.Fprintln(w, "  "+id)
 		}
