@@ -174,7 +174,7 @@ func (u *running) stop() error {
 			u.r.logger.Warn("a listener ended", "error", err.Error())
 		}
 	}
-	u.r.logger.Info("stopping; exchanges that go on may end by themselves until drain is over", "exchanges", u.r.server.Going(), "drain", u.r.s.Drain)
+	u.r.logger.Info("stopping", "exchanges", u.r.server.Going(), "drain", u.r.s.Drain)
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), u.r.s.Drain)
 	defer cancel()
