@@ -70,7 +70,11 @@ func installationKey(ctx context.Context, s *settings.Settings) (credential.Key,
 	path := filepath.Join(s.State, "key")
 	b, err := refer(ctx, s.Key)
 	if s.Key.Keyring != "" && errors.Is(err, keyring.ErrNotFound) {
-		return parse(intoKeyring(ctx, s.Key.Keyring, path))
+		dir, err := lockDir()
+		if err != nil {
+			return parse(nil, err)
+		}
+		return parse(desktopRing.keep(ctx, s.Key.Keyring, path, dir))
 	}
 	if !errors.Is(err, errNoReference) {
 		return parse(b, err)
@@ -83,7 +87,11 @@ func installationKey(ctx context.Context, s *settings.Settings) (credential.Key,
 	if err != nil {
 		return key, err
 	}
-	if err := writeOnce(path, key.Bytes()); err != nil {
+	err = writeOnce(path, key.Bytes())
+	if errors.Is(err, fs.ErrExist) { // another start was faster, and its key counts
+		return parse(os.ReadFile(path))
+	}
+	if err != nil {
 		return key, fmt.Errorf("keeping installation key: %w", err)
 	}
 	return key, nil
