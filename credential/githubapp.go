@@ -44,17 +44,51 @@ func openGitHubApp(o *opening) (minter, error) {
 		return nil, fmt.Errorf("setting installation_id: %q is not a number", id)
 	}
 	i := &installation{v: o.v, signer: signer, app: o.setting("app_id"), url: strings.TrimSuffix(api, "/") + "/app/installations/" + id}
-	for _, p := range scopes(o.setting("permissions")) {
-		name, level, ok := strings.Cut(p, ":")
-		if !ok || level != "read" && level != "write" && level != "admin" {
-			return nil, fmt.Errorf("setting permissions: %q is not NAME:read, NAME:write or NAME:admin", p)
+	i.highest = permissions(o.setting("permissions"))
+	for name, level := range i.highest {
+		if level != "read" && level != "write" && level != "admin" {
+			return nil, fmt.Errorf("setting permissions: %q is not NAME:read, NAME:write or NAME:admin", strings.TrimSuffix(name+":"+level, ":"))
 		}
-		if i.highest == nil {
-			i.highest = map[string]string{}
-		}
-		i.highest[name] = level
 	}
 	return i, nil
+}
+
+// asksInstallation returns the id of the installation for which a request asks a token, or
+// the empty string: the request that mint makes too.
+func (r *Request) asksInstallation() string {
+	_, rest, ok := strings.Cut(r.Path, "/app/installations/")
+	id, tail, _ := strings.Cut(rest, "/")
+	if !ok || !r.Mints || tail != "access_tokens" {
+		return ""
+	}
+	return id
+}
+
+// installationAnswer is how GitHub hands out a token of an installation.
+func installationAnswer(k *kept, handle string, expires time.Time, scope []policy.Scope) map[string]any {
+	i := installation{highest: permissions(k.Settings["permissions"])}
+	n := i.narrow(&Caller{Scope: scope})
+	body := map[string]any{"token": handle, "expires_at": expires.UTC().Format(time.RFC3339), "permissions": n.Permissions, "repository_selection": "all"}
+	if n.Permissions == nil {
+		body["permissions"] = map[string]string{} // all that the app has, which is not known here
+	}
+	if n.Repositories != nil {
+		body["repository_selection"] = "selected"
+	}
+	return body
+}
+
+// permissions reads names with their levels; nil where there are none.
+func permissions(text string) map[string]string {
+	var out map[string]string
+	for _, p := range scopes(text) {
+		if out == nil {
+			out = map[string]string{}
+		}
+		name, level, _ := strings.Cut(p, ":")
+		out[name] = level
+	}
+	return out
 }
 
 // narrowed is the body of the request: what the token may do at most.

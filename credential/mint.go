@@ -25,6 +25,12 @@ type minter interface {
 	audience(c *Caller) string
 }
 
+// A stater is a minter whose service takes its statements as credentials too. Where the
+// client states by itself who it is, that is what it gets in return.
+type stater interface {
+	statement() (secret.Secret, error)
+}
+
 // Times of tokens.
 const (
 	lockTime  = 25 * time.Second // beyond an exchange with the token endpoint: longer than whoever holds a lock can take
@@ -87,6 +93,13 @@ func (m *minted) adopt(from applier) {
 }
 
 func (m *minted) apply(ctx context.Context, u *use) error {
+	if by, ok := m.by.(stater); ok && u.p.stated != "" {
+		s, err := by.statement()
+		if err != nil {
+			return err
+		}
+		return u.write(secret.Text(s))
+	}
 	t, err := m.current(ctx, &u.out.Caller, nil)
 	if err != nil {
 		return err

@@ -30,6 +30,9 @@ var (
 	ErrHandlePlace = errors.New("a handle stands where no credential belongs")
 	// ErrWrongService is wrapped when a handle is sent to another service than its own.
 	ErrWrongService = errors.New("the handle is for another service")
+	// ErrInstallation is wrapped when a token is asked for another installation of a
+	// GitHub App than the credential's.
+	ErrInstallation = errors.New("the credential is for another installation of the app")
 	// ErrProxyToken is wrapped when the session token stands in a request.
 	ErrProxyToken = errors.New("the session token stands in a request")
 	// ErrAmbiguousCredential is wrapped when a request carries several credentials.
@@ -384,6 +387,8 @@ func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot)
 		return ErrHandleRevoked
 	case !r.Now.Before(h.Expires):
 		return ErrHandleExpired
+	case traded && k.Kind == KindGitHubApp && r.asksInstallation() != k.Settings["installation_id"]:
+		return ErrInstallation
 	case !r.Places.has(s.place) && k.place != s.place && (s.place.kind != KindHTTPSignature || k.Kind != KindHTTPSignature):
 		return fmt.Errorf("%w: %s", ErrHandlePlace, s.place.kind)
 	}

@@ -15,17 +15,25 @@ import (
 
 // StandIns are what a client finds in the place of a credential that has several
 // parts, by the variables in which its SDKs look for them. They are nil for kinds whose
-// handle is all.
+// handle is all. A GitHub App has the handle for its id: that is what its libraries put
+// into the statements that they sign, with whatever key.
 func (v *Vault) StandIns(credential, handle string) map[string]string {
 	v.mu.RLock()
 	k := v.credentials[credential]
 	v.mu.RUnlock()
-	if k == nil || k.place.kind != KindAWS {
-		return nil
+	switch {
+	case k != nil && k.place.kind == KindAWS:
+		return map[string]string{
+			"AWS_ACCESS_KEY_ID": handle, "AWS_SECRET_ACCESS_KEY": secret.Text(v.standIn(handle)), "AWS_SESSION_TOKEN": "",
+		}
+	case k != nil && k.Kind == KindGitHubApp:
+		key, err := standInKey()
+		if err != nil {
+			return nil // the handle itself is a token
+		}
+		return map[string]string{"GITHUB_APP_ID": handle, "GITHUB_APP_PRIVATE_KEY": key, "GITHUB_APP_INSTALLATION_ID": k.Settings["installation_id"]}
 	}
-	return map[string]string{
-		"AWS_ACCESS_KEY_ID": handle, "AWS_SECRET_ACCESS_KEY": secret.Text(v.standIn(handle)), "AWS_SESSION_TOKEN": "",
-	}
+	return nil
 }
 
 // Files are the texts of files in which SDKs look for a credential, by the variables
@@ -63,7 +71,7 @@ func (v *Vault) Files(credential, handle string) (map[string]string, error) {
 	return map[string]string{"GOOGLE_APPLICATION_CREDENTIALS": string(b) + "\n"}, nil
 }
 
-// standInKey is the private key in files of service accounts, one for as long as the
+// standInKey is the private key in files of service accounts and of apps, one for as long as the
 // program runs. It is no secret: what it signs is known by the handle that names it.
 var standInKey = sync.OnceValues(func() (string, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)

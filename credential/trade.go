@@ -3,9 +3,12 @@ package credential
 import (
 	"encoding/base64"
 	"encoding/json"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
+
+	"chaperone/policy"
 )
 
 // Trade is what the proxy answers for a token endpoint: a client's library sent a
@@ -14,6 +17,25 @@ import (
 type Trade struct {
 	Handle  string
 	Expires time.Time // of the handle
+
+	app *kept // of GitHub; nil: it is an OAuth 2.0 token endpoint
+}
+
+// maxTraded is how long a traded handle is said to be good, in the way of access
+// tokens. Asking again costs nothing.
+const maxTraded = time.Hour
+
+// Answer is the status and the JSON with which a trade is answered, at now to a caller of
+// that scope.
+func (t *Trade) Answer(now time.Time, scope []policy.Scope) (status int, body map[string]any) {
+	left := min(t.Expires.Sub(now), maxTraded)
+	if t.app != nil {
+		return http.StatusCreated, installationAnswer(t.app, t.Handle, now.Add(left), scope)
+	}
+	return http.StatusOK, map[string]any{ // RFC 6749 section 5.1, RFC 8693 section 2.2.1
+		"access_token": t.Handle, "token_type": "Bearer", "expires_in": int64(left / time.Second),
+		"issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+	}
 }
 
 // Trade returns what to answer to a request that presents a handle at a token
@@ -22,7 +44,11 @@ func (p *Presented) Trade() (Trade, bool) {
 	if !p.traded {
 		return Trade{}, false
 	}
-	return Trade{p.spot.handle(), p.handle.Expires}, true
+	t := Trade{Handle: p.spot.handle(), Expires: p.handle.Expires}
+	if p.cred != nil && p.cred.Kind == KindGitHubApp {
+		t.app = p.cred
+	}
+	return t, true
 }
 
 // trades reports whether a handle is traded by the request: its credential is for the
@@ -30,6 +56,9 @@ func (p *Presented) Trade() (Trade, bool) {
 // that a service handed out, is not; and whatever else the endpoint does, it does not
 // with what is another service's.
 func (r *Request) trades(h *Handle, k *kept) bool {
+	if k != nil && k.Kind == KindGitHubApp && r.asksInstallation() != "" {
+		return true
+	}
 	return r.Mints && (k == nil || k.Session == "" && k.Service != r.Service) &&
 		slices.ContainsFunc(r.Places.TokensOf, func(of string) bool { return of == h.Service || Covers(of, h.Service) || Covers(h.Service, of) })
 }

@@ -2,16 +2,10 @@ package proxy
 
 import (
 	"encoding/json"
-	"net/http"
 	"strconv"
-	"time"
 
 	"chaperone/credential"
 )
-
-// maxTraded is how long a traded handle is said to be good, in the way of access
-// tokens. Asking again costs nothing.
-const maxTraded = time.Hour
 
 // trade answers a client's library that trades a handle at a token endpoint for what it
 // takes for an access token: with that handle. Policy is asked for that act, and not for
@@ -41,11 +35,8 @@ func (x *exchange) trade(t credential.Trade) error {
 
 // handBack writes the answer of a token endpoint with the handle in it.
 func (x *exchange) handBack(t credential.Trade) error {
-	left := min(t.Expires.Sub(x.s.o.Now()), maxTraded)
-	body, err := json.Marshal(map[string]any{ // RFC 6749 section 5.1, RFC 8693 section 2.2.1
-		"access_token": t.Handle, "token_type": "Bearer", "expires_in": int64(left / time.Second),
-		"issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
-	})
+	status, answer := t.Answer(x.s.o.Now(), x.q.Session.Scope)
+	body, err := json.Marshal(answer)
 	if err != nil {
 		return err
 	}
@@ -54,8 +45,8 @@ func (x *exchange) handBack(t credential.Trade) error {
 	h["Cache-Control"] = []string{"no-store"}
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	h["Chaperone-Decision"] = []string{"allow; id=" + x.rec.ID}
-	x.rec.Outcome.Status = http.StatusOK
-	x.w.WriteHeader(http.StatusOK)
+	x.rec.Outcome.Status = status
+	x.w.WriteHeader(status)
 	x.started = true
 	n, err := x.w.Write(body)
 	x.received += int64(n)

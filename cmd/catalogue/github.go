@@ -22,7 +22,7 @@ var gitHubMulti = map[string]string{
 func gitHub(w *work) error {
 	w.Service = action.Service{
 		Name: "github", License: "MIT", Hosts: []string{"api.github.com", "uploads.github.com"}, GitHosts: []string{"github.com"},
-		Env: []string{"GITHUB_TOKEN", "GH_TOKEN"}, Places: []string{"bearer", "basic"}, Handle: "ghp_", Refusal: "github",
+		Env: []string{"GITHUB_TOKEN", "GH_TOKEN"}, Places: []string{"bearer", "basic"}, TokensOf: []string{"github"}, Handle: "ghp_", Refusal: "github",
 		Fold: []string{"owner", "repo", "org", "username", "enterprise", "template_owner", "template_repo"}, GraphQL: []string{"/graphql", "/api/graphql"},
 		Bases:        []string{"", "/api/v3"}, // an own server's
 		EncodedSlash: true,                    // SDKs write file paths and refs so

@@ -108,11 +108,10 @@ func (s surroundings) variables() []assignment {
 		for _, name := range slices.Sorted(maps.Keys(parts)) {
 			add(name, parts[name])
 		}
-		if parts != nil {
-			continue
-		}
 		for _, name := range s.session.Variables[id] {
-			add(name, s.session.Handles[id])
+			if _, own := parts[name]; !own {
+				add(name, s.session.Handles[id])
+			}
 		}
 	}
 	return append(out, s.files...)

@@ -335,9 +335,21 @@ another's refused: Agent triage-bot has no grant for github:issues/create on acm
 `, `allow github:issues/create app
 deny github:issues/create app
 `},
+	{"octokit", "app", `issue by triage[bot]
+app triage
+deletion refused: Agent triage-bot has no grant for github:repos/delete on acme/web
+token true issues,write all
+other installation refused: The credential is for another installation of the app
+`, `allow github:handle/trade app
+allow github:issues/create app
+allow github:apps/get-authenticated app
+deny github:repos/delete app
+allow github:handle/trade app
+deny github:apps/create-installation-access-token app
+`},
 	{"installation", "statement", `token expires_at,permissions,repositories,repository_selection,token
 issue It was an installation
-list It is slow,It was an app,It was an installation
+list It is slow,It was Octokit,It was an app,It was an installation
 app triage
 deletion refused: Agent triage-bot has no grant for github:repos/delete on acme/web
 `, `allow github:apps/create-installation-access-token statement

@@ -31,7 +31,8 @@ type Service struct {
 	Places []string `json:"places,omitempty" yaml:"places"`
 	// TokensOf names the services, or families of them (google-*), whose access tokens
 	// this one hands out: it is an OAuth 2.0 token endpoint, and a handle for one of them
-	// that a client's library trades here is answered by the proxy, with a handle.
+	// that a client's library trades here is answered by the proxy, with a handle. GitHub
+	// hands out its own, to apps.
 	TokensOf []string `json:"tokens_of,omitempty" yaml:"tokens_of"`
 	// Handle is the prefix that makes a handle look like the vendor's token.
 	Handle string `json:"handle,omitempty" yaml:"handle"`

@@ -13,10 +13,10 @@ const line = async (what, call, show = (x) => x) => {
   }
 };
 
-const octokit = async (auth) => {
+const octokit = async (auth, authStrategy) => {
   const { Octokit } = await import("@octokit/rest");
   const quiet = { debug() {}, info() {}, warn() {}, error() {} };
-  return new Octokit({ auth, log: quiet }).rest;
+  return new Octokit({ auth, log: quiet, ...(authStrategy && { authStrategy }) }).rest;
 };
 
 const web = { owner: "acme", repo: "web" };
@@ -39,6 +39,19 @@ const parts = {
     const api = await octokit(env.GITHUB_TOKEN);
     await line("issue", () => api.issues.create({ ...web, title: "It was an app" }), ({ data }) => `by ${data.user.login}`);
     await line("another's", () => api.issues.create({ ...other, title: "It was an app" }));
+  },
+  // as an app that signs its statements and gets its tokens by itself
+  async octokit() {
+    const { createAppAuth } = await import("@octokit/auth-app");
+    const app = { appId: env.GITHUB_APP_ID, privateKey: env.GITHUB_APP_PRIVATE_KEY };
+    const api = await octokit({ ...app, installationId: env.GITHUB_APP_INSTALLATION_ID }, createAppAuth);
+    await line("issue", () => api.issues.create({ ...web, title: "It was Octokit" }), ({ data }) => `by ${data.user.login}`);
+    await line("app", () => api.apps.getAuthenticated(), ({ data }) => data.slug);
+    await line("deletion", () => api.repos.delete(web));
+    const auth = await createAppAuth(app)({ type: "installation", installationId: env.GITHUB_APP_INSTALLATION_ID });
+    console.log("token", auth.token === env.GITHUB_TOKEN, Object.entries(auth.permissions).join(), auth.repositorySelection);
+    console.error("got", JSON.stringify(auth));
+    await line("other installation", () => createAppAuth(app)({ type: "installation", installationId: 101 }));
   },
   // with tokens that the agent itself has GitHub make for an installation
   async installation() {
