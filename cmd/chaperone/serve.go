@@ -11,7 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -43,14 +43,17 @@ again; when they have a fault the last good ones stay in force.`,
 	}
 }
 
-// collectAt is the growth of the heap, in percent, at which it is collected, where
-// GOGC does not say so. The heap is small, and Go's 100 would collect it all the time.
-const collectAt = 200
+// reserve is a part of the heap in which nothing is, in bytes, and which takes no memory
+// as nobody touches it. What lives in the heap is some megabytes, as much as a thousand
+// requests leave behind, so that Go would collect it every second; with the reserve it
+// waits for three times as many. Where GOGC or GOMEMLIMIT is set, the operator has said
+// what is wanted.
+const reserve = 16 << 20
 
 // serve runs the proxy until ctx is done.
 func (a *app) serve(ctx context.Context, s *settings.Settings) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(collectAt)
+	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
+		defer runtime.KeepAlive(make([]byte, reserve))
 	}
 	logger := slog.New(slog.NewTextHandler(a.stderr, nil))
 	r, err := assemble(ctx, s, logger)
