@@ -86,7 +86,13 @@ func (x *exchange) barred() error {
 	if err := x.sent.refused(); err != nil {
 		return err
 	}
-	return x.presented.Live()
+	if err := x.presented.Live(); err != nil {
+		return err
+	}
+	if x.s.stopped.Load() {
+		return errStopped
+	}
+	return nil
 }
 
 // because says with an error of an exchange that it was cut, where that is why.

@@ -102,6 +102,12 @@ func TestDrainOfBothKinds(t *testing.T) {
 	if _, err := io.Copy(io.Discard, slow.Body); err == nil {
 		t.Error("half an answer ended as a whole one")
 	}
+	for _, x := range d.records(2) {
+		want := map[string]string{"/slow": "shutting_down"}[x.Decision.Request.Path]
+		if x.Outcome.Outcome.Error != want {
+			t.Errorf("%s is recorded as %q, want %q", x.Decision.Request.Path, x.Outcome.Outcome.Error, want)
+		}
+	}
 }
 
 // TestLeave has agents told that their connection ends, and serves what they send on a new

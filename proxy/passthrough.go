@@ -56,5 +56,5 @@ func (x *exchange) tunnelThrough(t *tunnel) error {
 	out, in := splice(t, service, service)
 	x.received += out
 	x.sent.n.Add(in)
-	return x.caller.Live()
+	return x.barred()
 }

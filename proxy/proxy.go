@@ -76,6 +76,7 @@ type Server struct {
 	taken    takeovers
 	going    atomic.Int64
 	leaving  atomic.Bool
+	stopped  atomic.Bool   // what goes on is cut
 	parting  time.Duration // of a WebSocket that is cut
 	pauses   pauses
 }
@@ -171,6 +172,7 @@ func (s *Server) Going() int { return int(s.going.Load()) }
 
 // Close cuts everything at once. WebSockets are told that they end, and have a moment for it.
 func (s *Server) Close() {
+	s.stopped.Store(true)
 	s.agents.Close()
 	s.streams.Close()
 	s.taken.cut()

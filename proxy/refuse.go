@@ -119,6 +119,7 @@ var refusals = []refusal{
 	{policy.ErrPolicyFailed, 403, "policy_failed", "policy_failed", "The policy could not be evaluated", "Ask whoever keeps the policy; name the decision id."},
 	{policy.ErrNoPolicy, 503, "no_policy", "", "No policy is loaded", "Ask an operator to run `chaperone policy check`."},
 	{policy.ErrNoPermit, 403, "no_permit", "no_permit", "No permit covers this request", "This is a fault of the proxy; report it with the decision id."},
+	{errStopped, 503, "shutting_down", "", "The proxy is shutting down", "Try again in a moment."},
 	{audit.ErrClosed, 503, "shutting_down", "", "The proxy is shutting down", "Try again in a moment."},
 	{audit.ErrLog, 503, "log_failed", "", "The decision cannot be recorded", "Ask an operator to look at the decision log's disk."},
 

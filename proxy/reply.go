@@ -241,6 +241,7 @@ var (
 var (
 	errServiceCut = errors.New("service ended its answer early")
 	errAgentGone  = errors.New("agent went away")
+	errStopped    = errors.New("the proxy stops")
 )
 
 // answerBody copies the body through buf. What has come is sent on when nothing more

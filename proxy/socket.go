@@ -21,7 +21,7 @@ import (
 type socket struct {
 	agent   half
 	service half
-	why     func() error // why it is cut; nil: the proxy stops
+	why     func() error // why it is cut
 	sever   func()       // closes both sides at once
 	within  time.Duration
 	joined  atomic.Bool // frames pass; before that it is severed
@@ -85,8 +85,8 @@ const (
 // closing is what the agent is told.
 func closing(why error) (code uint16, text string) {
 	switch {
-	case why == nil:
-		return closeGoingAway, "the proxy stops"
+	case why == nil || errors.Is(why, errStopped):
+		return closeGoingAway, errStopped.Error()
 	case errors.Is(why, store.ErrStale):
 		return closeTryLater, why.Error()
 	}

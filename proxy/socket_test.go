@@ -150,7 +150,7 @@ func TestSocketCut(t *testing.T) {
 		"stop": {func(_ context.Context, d *road) error {
 			d.server.Close()
 			return nil
-		}, websocket.StatusGoingAway, "the proxy stops", ""},
+		}, websocket.StatusGoingAway, "the proxy stops", "shutting_down"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newRoad(t)
