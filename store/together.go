@@ -6,8 +6,9 @@ import (
 	"sync"
 )
 
-// together is how many changes of a store are under way at once when there are many.
-const together = 32
+// together is how many changes of a store are under way at once when there are many. A
+// file is synced once for all that come together.
+const together = 256
 
 // Together calls f, which changes a store, for all items, some at a time and in no
 // order. Once the store does not answer, or refuses, no more are begun: each would wait

@@ -27,9 +27,9 @@ func TestTogether(t *testing.T) {
 		"all":         {items, func(int) error { return nil }, 10_000, 10_000, ""},
 		"one":         {items[:1], func(int) error { return odd }, 1, 1, "odd"},
 		"half":        {items, func(i int) error { return []error{nil, odd}[i%2] }, 10_000, 10_000, "odd (and 4999 more like it)"},
-		"away":        {items, func(int) error { return fmt.Errorf("it: %w", store.ErrUnavailable) }, 1, 32, "it: store does not answer (and 9999 more like it)"},
-		"refused":     {items, func(int) error { return store.ErrRefused }, 1, 32, "store refuses (and 9999 more like it)"},
-		"odd at last": {items, func(i int) error { return map[bool]error{i < 100: odd, i == 200: store.ErrClosed}[true] }, 201, 300, "store is closed"},
+		"away":        {items, func(int) error { return fmt.Errorf("it: %w", store.ErrUnavailable) }, 1, 256, "it: store does not answer (and 9999 more like it)"},
+		"refused":     {items, func(int) error { return store.ErrRefused }, 1, 256, "store refuses (and 9999 more like it)"},
+		"odd at last": {items, func(i int) error { return map[bool]error{i < 100: odd, i == 200: store.ErrClosed}[true] }, 201, 600, "store is closed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked.Store(0)

@@ -28,7 +28,7 @@ type Consumer interface {
 // ViewOptions of a [View]. Feed and Consumers must be set.
 type ViewOptions struct {
 	Feed      Feed
-	Consumers []Consumer // in the order in which they are loaded, and told of changes
+	Consumers []Consumer // in the order in which they are told of changes, and that all is loaded
 	// Wait is how long to wait for a change before asking whether there is none; 500 ms
 	// when zero. It bounds how old a view is that nothing changes.
 	Wait time.Duration
@@ -198,13 +198,8 @@ func (v *View) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range v.o.Consumers {
-		c.Begin()
-		for _, prefix := range c.Prefixes() {
-			if err := v.read(ctx, c, prefix); err != nil {
-				return err
-			}
-		}
+	if err := v.readAll(ctx); err != nil {
+		return err
 	}
 	// What changed meanwhile is taken before anything is taken for gone: it was made
 	// after the reading had passed its place.
@@ -231,6 +226,33 @@ func (v *View) load(ctx context.Context) error {
 	v.reach(at)
 	v.fresh.Store(int64(asked))
 	return nil
+}
+
+// readAll tells each consumer all that the store holds for it, all of them at once: what
+// they need of each other they look for in Loaded.
+func (v *View) readAll(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make([]error, len(v.o.Consumers))
+	var all sync.WaitGroup
+	for i, c := range v.o.Consumers {
+		c.Begin()
+		all.Go(func() {
+			for _, prefix := range c.Prefixes() {
+				if errs[i] = v.read(ctx, c, prefix); errs[i] != nil {
+					cancel()
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (v *View) read(ctx context.Context, c Consumer, prefix string) error {

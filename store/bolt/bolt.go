@@ -373,11 +373,15 @@ func decode(k, v []byte, now int64) (store.Entry, error) {
 	if past(expires, now) {
 		return store.Entry{}, store.ErrNotFound
 	}
-	e := store.Entry{Name: string(k), Version: version, Value: bytes.Clone(value)}
-	if expires != 0 {
-		e.Expires = time.Unix(0, expires)
+	return store.Entry{Name: string(k), Version: version, Value: bytes.Clone(value), Expires: moment(expires)}, nil
+}
+
+// moment is the reverse of nanos.
+func moment(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
 	}
-	return e, nil
+	return time.Unix(0, ns)
 }
 
 // parse takes apart what is kept of an entry, all of which it reads. The value is a part
@@ -389,6 +393,9 @@ func parse(k, v []byte) (version uint64, expires int64, value []byte, err error)
 	version, expires, value = binary.BigEndian.Uint64(v), int64(binary.BigEndian.Uint64(v[8:])), v[header:]
 	if version&summed == 0 {
 		checksum(k, v) // it has none to compare; but a file that is shorter than it says faults here
+		if version == 0 || store.CheckName(string(k)) != nil {
+			return 0, 0, nil, wrong(k)
+		}
 		return version, expires, value, nil
 	}
 	if len(value) < sum || binary.BigEndian.Uint32(value) != checksum(k, v[:header], value[sum:]) {

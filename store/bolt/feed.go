@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -75,9 +76,91 @@ func (s *Store) Mark(ctx context.Context) (store.Mark, error) {
 	return store.Mark{Seq: s.history.last, Tag: s.history.tag}, nil
 }
 
-// Each implements [store.Feed].
+// page is how many entries are read in one transaction, for which there is room at first
+// when they are of the usual length, in bytes.
+const (
+	page       = 1000
+	usualName  = 24
+	usualValue = 256
+)
+
+// Each implements [store.Feed]. While one page is looked at the next is read.
 func (s *Store) Each(ctx context.Context, prefix string) iter.Seq2[store.Entry, error] {
-	return s.Scan(ctx, prefix)
+	return func(yield func(store.Entry, error) bool) {
+		reading, stop := context.WithCancel(ctx)
+		pages := make(chan []store.Entry, 1)
+		var err error // of reading; set when pages is closed
+		var ahead sync.WaitGroup
+		ahead.Go(func() {
+			defer close(pages)
+			err = s.readPages(reading, prefix, pages)
+		})
+		defer ahead.Wait()
+		defer stop()
+		for entries := range pages {
+			for _, e := range entries {
+				if !yield(e, nil) {
+					return
+				}
+			}
+		}
+		if err != nil {
+			yield(store.Entry{}, named(prefix, err))
+		}
+	}
+}
+
+// readPages reads the entries of a prefix, until the last, an error, or the end of ctx.
+func (s *Store) readPages(ctx context.Context, prefix string, pages chan<- []store.Entry) error {
+	for from := prefix; ; {
+		entries, next, err := s.readPage(prefix, from)
+		if err != nil {
+			return err
+		}
+		select {
+		case pages <- entries:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if next == "" {
+			return nil
+		}
+		from = next
+	}
+}
+
+// readPage reads entries of a prefix, beginning at a name, and returns the name at which
+// to go on; empty: that was all. Their names are parts of one text, and their values of
+// one slice, as there may be a million.
+func (s *Store) readPage(prefix, from string) (out []store.Entry, next string, err error) {
+	now := s.now().UnixNano()
+	names, values := make([]byte, 0, page*usualName), make([]byte, 0, page*usualValue)
+	var ends [][2]int
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucket).Cursor()
+		k, v := c.Seek([]byte(from))
+		for ; bytes.HasPrefix(k, []byte(prefix)) && k != nil && len(out) < page; k, v = c.Next() {
+			version, expires, value, err := parse(k, v)
+			if err != nil {
+				return err
+			}
+			if past(expires, now) {
+				continue
+			}
+			names, values = append(names, k...), append(values, value...)
+			out, ends = append(out, store.Entry{Version: version, Expires: moment(expires)}), append(ends, [2]int{len(names), len(values)})
+		}
+		if bytes.HasPrefix(k, []byte(prefix)) {
+			next = string(k)
+		}
+		return nil
+	})
+	text, at := string(names), [2]int{}
+	for i, end := range ends {
+		out[i].Name, out[i].Value = text[at[0]:end[0]], values[at[1]:end[1]:end[1]]
+		at = end
+	}
+	return out, next, err
 }
 
 // Changes implements [store.Feed].

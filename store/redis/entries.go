@@ -31,22 +31,30 @@ func digits(t time.Time) string {
 
 // decode takes apart what is kept of an entry.
 func (s *Store) decode(field string, raw []byte) (store.Entry, error) {
+	e, name, err := s.unseal(field, raw)
+	e.Name = string(name)
+	return e, err
+}
+
+// unseal is decode with the name apart. It opens raw in its place, and both name and
+// value are parts of it.
+func (s *Store) unseal(field string, raw []byte) (e store.Entry, name []byte, err error) {
 	version, rest, _ := bytes.Cut(raw, []byte(" "))
 	expires, sealed, _ := bytes.Cut(rest, []byte(" "))
 	v, err := strconv.ParseUint(string(version), 10, 64)
 	if err != nil {
-		return store.Entry{}, errDamaged
+		return e, nil, errDamaged
 	}
 	ns, err := strconv.ParseInt(string(expires), 10, 64)
 	if err != nil {
-		return store.Entry{}, errDamaged
+		return e, nil, errDamaged
 	}
-	e := store.Entry{Version: v}
+	e.Version = v
 	if ns != 0 {
 		e.Expires = time.Unix(0, ns)
 	}
-	e.Name, e.Value, err = s.seal.open(sealed, field)
-	return e, err
+	name, e.Value, err = s.seal.open(sealed, field)
+	return e, name, err
 }
 
 func (s *Store) expired(e *store.Entry) bool {

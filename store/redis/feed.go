@@ -140,11 +140,8 @@ func (s *Store) fetch(ctx context.Context, class string, pages chan<- scanned) {
 func (s *Store) open(ctx context.Context, pages <-chan scanned, opened chan<- scanned) {
 	defer close(opened)
 	for p := range pages {
-		p.entries = make([]store.Entry, 0, len(p.pairs)/2)
-		for i := 0; i+1 < len(p.pairs) && p.err == nil; i += 2 {
-			var e store.Entry
-			e, p.err = s.decode(p.pairs[i], []byte(p.pairs[i+1]))
-			p.entries = append(p.entries, e)
+		if p.err == nil {
+			p.entries, p.err = s.openPage(p.pairs)
 		}
 		p.pairs = nil
 		select {
@@ -153,6 +150,32 @@ func (s *Store) open(ctx context.Context, pages <-chan scanned, opened chan<- sc
 			return
 		}
 	}
+}
+
+// openPage opens fields and values in turn. The names of the entries are parts of one
+// text, and their values of one slice, as there may be a million.
+func (s *Store) openPage(pairs []string) ([]store.Entry, error) {
+	n := 0
+	for i := 1; i < len(pairs); i += 2 {
+		n += len(pairs[i])
+	}
+	sealed, names := make([]byte, 0, n), make([]byte, 0, 16*len(pairs))
+	out, ends := make([]store.Entry, 0, len(pairs)/2), make([]int, 0, len(pairs)/2)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		at := len(sealed)
+		sealed = append(sealed, pairs[i+1]...)
+		e, name, err := s.unseal(pairs[i], sealed[at:len(sealed):len(sealed)])
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, name...)
+		out, ends = append(out, e), append(ends, len(names))
+	}
+	text, at := string(names), 0
+	for i, end := range ends {
+		out[i].Name, at = text[at:end], end
+	}
+	return out, nil
 }
 
 // Changes implements [store.Feed]. Where history ends is asked when nothing came, and
@@ -217,6 +240,7 @@ func (s *Store) change(m redis.XMessage) (store.Change, error) {
 	}
 	c.Gone = true
 	c.Entry.Version = seq
-	c.Entry.Name, _, err = s.seal.open([]byte(text("n")), text("f"))
+	name, _, err := s.seal.open([]byte(text("n")), text("f"))
+	c.Entry.Name = string(name)
 	return c, err
 }

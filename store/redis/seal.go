@@ -72,21 +72,21 @@ func (s *seal) close(name string, value []byte, field string) []byte {
 }
 
 // open is the reverse of close. It leaves what is sealed as the opened text, of which
-// the value is a part.
-func (s *seal) open(sealed []byte, field string) (name string, value []byte, err error) {
+// name and value are parts.
+func (s *seal) open(sealed []byte, field string) (name, value []byte, err error) {
 	n := s.aead.NonceSize()
 	if len(sealed) < n {
-		return "", nil, errDamaged
+		return nil, nil, errDamaged
 	}
 	plain, err := s.aead.Open(sealed[n:n], sealed[:n], sealed[n:], []byte(field))
 	if err != nil {
-		return "", nil, errDamaged
+		return nil, nil, errDamaged
 	}
 	size, k := binary.Uvarint(plain)
 	if k <= 0 || size > uint64(len(plain)-k) {
-		return "", nil, errDamaged
+		return nil, nil, errDamaged
 	}
-	return string(plain[k : k+int(size)]), plain[k+int(size):], nil
+	return plain[k : k+int(size) : k+int(size)], plain[k+int(size):], nil
 }
 
 var errDamaged = errors.New("an entry is damaged, or was sealed with another key")
