@@ -1,7 +1,6 @@
 package credential
 
 import (
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -30,11 +29,11 @@ func (v *Vault) Take(c store.Change) error {
 			v.loseHandle(id)
 			return nil
 		}
-		s, sum, err := parseHandle(c.Entry.Value)
+		t, err := parseHandle(c.Entry.Value)
 		if err != nil {
 			return fmt.Errorf("handle: %w", err)
 		}
-		v.takeHandle(id, &s, sum, c.Seq)
+		v.takeHandle(id, &t, c.Seq)
 		return nil
 	}
 	id := strings.TrimPrefix(c.Entry.Name, credentialPrefix)
@@ -55,14 +54,14 @@ func (v *Vault) Take(c store.Change) error {
 }
 
 // takeHandle takes over a handle that the store has.
-func (v *Vault) takeHandle(id string, s *storedHandle, sum [sha256.Size]byte, version uint64) {
+func (v *Vault) takeHandle(id string, t *toldHandle, version uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	k := v.credentials[s.Credential] // nil, and the handle revoked, if it was removed
+	k := v.credentials[string(t.credential)] // nil, and the handle revoked, if it was removed
 	if h := v.byID[id]; h != nil {
 		if h.revoked.Load() && (version > h.version || h.round != v.round) { // it lives again by a store that forgot
 			h.gone.Store(false)
-			v.doomed[h] = struct{}{}
+			v.doomed[h] = false
 		}
 		h.round = v.round
 		if h.cred.Load() == nil {
@@ -70,17 +69,35 @@ func (v *Vault) takeHandle(id string, s *storedHandle, sum [sha256.Size]byte, ve
 		}
 		return
 	}
-	h := &Handle{ID: id, Credential: s.Credential, Service: s.Service, Session: s.Session, Expires: s.Expires, Limit: s.Limit, Of: s.Of, sum: sum, version: version, round: v.round}
+	h := &Handle{ID: id, Expires: t.expires, Limit: t.limit, Of: string(t.of), sum: t.sum, version: version, round: v.round}
 	if k != nil { // the same text once, whatever the number of handles
 		h.Credential, h.Service = k.ID, k.Service
-	}
-	if others := v.bySession[s.Session]; len(others) > 0 {
-		h.Session = others[0].Session
+	} else {
+		h.Credential, h.Service = string(t.credential), string(t.service)
 	}
 	h.cred.Store(k)
 	v.link(h)
 	v.byID[id] = h
-	v.bySession[h.Session] = append(v.bySession[h.Session], h)
+	of := v.bySession[string(t.session)]
+	if of == nil {
+		of = &sessionHandles{id: string(t.session)}
+		v.bySession[of.id] = of
+	}
+	h.Session, of.all = of.id, append(of.all, h)
+}
+
+// sessionHandles are the handles of one session.
+type sessionHandles struct {
+	id  string
+	all []*Handle
+}
+
+// ofSession are the handles of a session. The caller holds v.mu.
+func (v *Vault) ofSession(id string) []*Handle {
+	if of := v.bySession[id]; of != nil {
+		return of.all
+	}
+	return nil
 }
 
 // loseHandle revokes a handle that the store has no more. It is kept in memory until
@@ -128,7 +145,7 @@ func (v *Vault) withBelow(hit []*Handle) []*Handle {
 		if !parents {
 			continue
 		}
-		for _, h := range v.bySession[id] {
+		for _, h := range v.ofSession(id) {
 			above := h.of.Load()
 			for above != nil && !found[above] {
 				above = above.of.Load()

@@ -49,14 +49,16 @@ func (v *Vault) issue(ctx context.Context, stored storedHandle, prefix string) (
 	if err != nil {
 		return "", fmt.Errorf("keeping handle: %w", err)
 	}
-	v.takeHandle(id, &stored, sum, e.Version)
+	t := stored.told()
+	t.sum = sum
+	v.takeHandle(id, &t, e.Version)
 	return text, nil
 }
 
 // Handles returns the handles of a session, by credential.
 func (v *Vault) Handles(session string) []*Handle {
 	v.mu.RLock()
-	out := slices.Clone(v.bySession[session])
+	out := slices.Clone(v.ofSession(session))
 	v.mu.RUnlock()
 	slices.SortFunc(out, func(a, b *Handle) int { return strings.Compare(a.Credential, b.Credential) })
 	return out
@@ -79,10 +81,17 @@ func (v *Vault) Revoke(ctx context.Context, match func(*Handle) bool) (int, erro
 	return v.revoke(ctx, hit)
 }
 
-// RevokeSession revokes the handles of a session, as Revoke does.
-func (v *Vault) RevokeSession(ctx context.Context, session string) (int, error) {
-	n, err := v.revoke(ctx, v.Handles(session))
-	return n, errors.Join(err, v.removeGiven(ctx, session))
+// RevokeSessions revokes the handles of sessions, as Revoke does.
+func (v *Vault) RevokeSessions(ctx context.Context, sessions ...string) (int, error) {
+	var hit []*Handle
+	for _, id := range sessions {
+		hit = append(hit, v.Handles(id)...)
+	}
+	n, err := v.revoke(ctx, hit)
+	for _, id := range sessions {
+		err = errors.Join(err, v.removeGiven(ctx, id))
+	}
+	return n, err
 }
 
 func (v *Vault) revoke(ctx context.Context, hit []*Handle) (int, error) {
@@ -90,7 +99,7 @@ func (v *Vault) revoke(ctx context.Context, hit []*Handle) (int, error) {
 	v.mu.Lock()
 	for _, h := range hit {
 		h.revoked.Store(true)
-		v.doomed[h] = struct{}{}
+		v.doomed[h] = true
 	}
 	v.mu.Unlock()
 	for _, h := range hit {
@@ -99,11 +108,22 @@ func (v *Vault) revoke(ctx context.Context, hit []*Handle) (int, error) {
 	return len(hit), v.forgetAll(ctx, hit)
 }
 
+// forgetAll deletes handles from the store, in the order of their names, in which those
+// that lie together in a file are written together.
 func (v *Vault) forgetAll(ctx context.Context, hit []*Handle) error {
-	if err := store.Together(hit, func(h *Handle) error { return v.forget(ctx, h) }); err != nil {
-		return fmt.Errorf("forgetting handles: %w", err)
+	slices.SortFunc(hit, func(a, b *Handle) int { return strings.Compare(a.ID, b.ID) })
+	err := store.Together(hit, func(h *Handle) error { return v.forget(ctx, h) })
+	if err == nil {
+		return nil
 	}
-	return nil
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, h := range hit {
+		if _, left := v.doomed[h]; left {
+			v.doomed[h] = false
+		}
+	}
+	return fmt.Errorf("forgetting handles: %w", err)
 }
 
 // forget deletes a handle from the store: it is not known after a restart, and so
@@ -121,12 +141,15 @@ func (v *Vault) forget(ctx context.Context, h *Handle) error {
 
 // Settle tries again to delete the revoked handles that the store still has.
 func (v *Vault) Settle(ctx context.Context) error {
-	v.mu.RLock()
+	v.mu.Lock()
 	var left []*Handle
-	for h := range v.doomed {
-		left = append(left, h)
+	for h, busy := range v.doomed {
+		if !busy {
+			v.doomed[h] = true
+			left = append(left, h)
+		}
 	}
-	v.mu.RUnlock()
+	v.mu.Unlock()
 	return v.forgetAll(ctx, left)
 }
 
@@ -152,10 +175,9 @@ func (v *Vault) Sweep(now time.Time) {
 func (v *Vault) drop(h *Handle) {
 	delete(v.byID, h.ID)
 	delete(v.doomed, h)
-	left := slices.DeleteFunc(v.bySession[h.Session], func(x *Handle) bool { return x == h })
-	if len(left) == 0 {
-		delete(v.bySession, h.Session)
-		return
+	if of := v.bySession[h.Session]; of != nil {
+		if of.all = slices.DeleteFunc(of.all, func(x *Handle) bool { return x == h }); len(of.all) == 0 {
+			delete(v.bySession, h.Session)
+		}
 	}
-	v.bySession[h.Session] = left
 }

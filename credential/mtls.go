@@ -44,7 +44,7 @@ func (c *certificate) apply(_ context.Context, u *use) error {
 func (v *Vault) unspoken(p *Presented, r *Request) error {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	for _, h := range v.bySession[r.Session] {
+	for _, h := range v.ofSession(r.Session) {
 		if k := h.cred.Load(); k != nil && k.Kind == KindMTLS && Covers(h.Service, r.Service) && !h.Revoked() && r.Now.Before(h.Expires) {
 			if p.handle == h {
 				return nil

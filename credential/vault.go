@@ -77,9 +77,9 @@ type Vault struct {
 	credentials map[string]*kept
 	byID        map[string]*Handle
 	anySilent   atomic.Bool // there is a credential that no client presents
-	bySession   map[string][]*Handle
-	doomed      map[*Handle]struct{} // revoked, and the store still has them
-	round       uint32               // of telling everything anew; who was not told of is gone
+	bySession   map[string]*sessionHandles
+	doomed      map[*Handle]bool // revoked, and the store still has them; whether somebody is deleting it
+	round       uint32           // of telling everything anew; who was not told of is gone
 }
 
 // kept is a credential in memory.
@@ -185,7 +185,7 @@ func Open(ctx context.Context, kv store.Store, key Key) (*Vault, error) {
 // Prepare is Open without loading, which is left to a view that keeps the vault
 // current.
 func Prepare(ctx context.Context, kv store.Store, key Key) (*Vault, error) {
-	v := &Vault{kv: kv, key: key, credentials: map[string]*kept{}, byID: map[string]*Handle{}, bySession: map[string][]*Handle{}, doomed: map[*Handle]struct{}{}}
+	v := &Vault{kv: kv, key: key, credentials: map[string]*kept{}, byID: map[string]*Handle{}, bySession: map[string]*sessionHandles{}, doomed: map[*Handle]bool{}}
 	var err, err2, err3 error
 	v.handles, err = key.mac("handle")
 	v.tokens, err2 = key.mac("session token")

@@ -2,9 +2,11 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"chaperone/credential"
@@ -56,11 +58,17 @@ func (d *Directory) Revoke(ctx context.Context, t Target, reason, by string) (Re
 		}
 	}
 	slices.Sort(out.Sessions)
-	err := store.Together(hit, func(s *session) error { return d.saveSession(ctx, s) }) // so that others know of all of them soon
-	if err == nil {
-		err = store.Together(hit, func(s *session) error { return d.end(ctx, s, ErrSessionRevoked, reason, by) })
+	slices.SortFunc(hit, func(a, b *session) int { return strings.Compare(a.info.ID, b.info.ID) })
+	// All sessions before their handles, so that others know of all of them soon.
+	err := store.Together(hit, func(s *session) error { return d.endSession(ctx, s, ErrSessionRevoked, reason, by) })
+	var told []string
+	for _, s := range hit {
+		if !s.unsaved.Load() {
+			told = append(told, s.info.ID)
+		}
 	}
-	return out, unsaved(err)
+	_, herr := d.o.Vault.RevokeSessions(ctx, told...)
+	return out, unsaved(errors.Join(err, herr))
 }
 
 // unsaved is err as whoever took something away is told of it.
@@ -162,13 +170,18 @@ func (d *Directory) descendants(id string) map[string]bool {
 // that it was that. For one that has ended it does what is left of that, and keeps why it
 // ended first.
 func (d *Directory) end(ctx context.Context, s *session, why error, reason, by string) error {
-	s.finish(d.o.Now(), why, reason, by)
-	d.cutBelow(s)
-	if err := d.saveSession(ctx, s); err != nil {
+	if err := d.endSession(ctx, s, why, reason, by); err != nil {
 		return err
 	}
-	_, err := d.o.Vault.RevokeSession(ctx, s.info.ID)
+	_, err := d.o.Vault.RevokeSessions(ctx, s.info.ID)
 	return err
+}
+
+// endSession is end without the handles.
+func (d *Directory) endSession(ctx context.Context, s *session, why error, reason, by string) error {
+	s.finish(d.o.Now(), why, reason, by)
+	d.cutBelow(s)
+	return d.saveSession(ctx, s)
 }
 
 // finish ends a session in memory, unless it has ended.

@@ -161,7 +161,7 @@ func (d *Directory) CreateSession(ctx context.Context, spec Spec) (Created, erro
 		err = d.keep(ctx, stored)
 	}
 	if err != nil {
-		_, rerr := d.o.Vault.RevokeSession(ctx, s.info.ID)
+		_, rerr := d.o.Vault.RevokeSessions(ctx, s.info.ID)
 		return Created{}, errors.Join(err, rerr)
 	}
 	return Created{Session: stored.Session, Token: token, Handles: handles}, nil
