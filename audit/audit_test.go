@@ -50,13 +50,13 @@ func full(l *Log) *Record {
 	r.Decision = Decision{Result: policy.Allow, Reasons: []string{"The agent may."}, Policy: "abc123", Obligations: map[string]any{"notify": true}}
 	r.Credential = Credential{ID: "gh-alice", Handle: "h_fingerprint", Beside: Beside{"app", "h_second"}}
 
-	r.Outcome = Outcome{201, 120, 4096, 41 * time.Millisecond, 40 * time.Millisecond, 300 * time.Microsecond, "upstream_cut", 1, "coding", true}
+	r.Outcome = Outcome{201, 120, 4096, 41 * time.Millisecond, 40 * time.Millisecond, 300 * time.Microsecond, "upstream_cut", 1, "coding", true, true}
 	return r
 }
 
 const golden = `{"time":"2026-03-14T12:00:00.123456Z","id":"01KK0000000000000000000000","event":"decision","agent":{"id":"triage-bot","instance":"i_1","owner":"team:dev"},"human":{"sub":"alice","iss":"https://idp.example","email":"alice@acme.com"},"session":"s_1","purpose":"triage","chain":[{"session":"s_0","agent":"boss","instance":"i_0"},{"session":"s_1","agent":"triage-bot","instance":"i_1"}],"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","action":{"id":"github:issues/create","service":"github","operation":"issues/create","access":"write"},"resource":{"type":"repository","id":"acme/web","owner":"acme","repo":"web"},"actions":[{"action":{"id":"github:issues/create","service":"github","operation":"issues/create","access":"write"},"resource":{"type":"repository","id":"acme/web","owner":"acme","repo":"web"}},{"action":{"service":"github","access":"unknown","unknown":"no_route"}}],"request":{"method":"POST","host":"api.github.com","path":"/repos/acme/web/issues","query":["per_page"],"protocol":"HTTP/2.0","client":"127.0.0.1:40000"},"decision":{"result":"allow","reasons":["The agent may."],"policy":"abc123","obligations":{"notify":true}},"credential":{"id":"gh-alice","handle":"h_fingerprint","beside":{"id":"app","handle":"h_second"}},"alarm":"handle_place","seq":1,"prev":"0000000000000000000000000000000000000000000000000000000000000000"}
 {"time":"2026-03-14T12:00:00.123456Z","id":"01KK0000000000000000000000","event":"alarm","alarm":"handle_place","what":"The agent may.","agent":{"id":"triage-bot","instance":"i_1","owner":"team:dev"},"human":{"sub":"alice","iss":"https://idp.example","email":"alice@acme.com"},"session":"s_1","action":{"id":"github:issues/create","service":"github","operation":"issues/create","access":"write"},"resource":{"type":"repository","id":"acme/web","owner":"acme","repo":"web"},"request":{"method":"POST","host":"api.github.com","path":"/repos/acme/web/issues","query":["per_page"],"protocol":"HTTP/2.0","client":"127.0.0.1:40000"},"credential":{"id":"gh-alice","handle":"h_fingerprint","beside":{"id":"app","handle":"h_second"}},"seq":2,"prev":"PREV1"}
-{"time":"2026-03-14T12:00:00.164456Z","id":"01KK0000000000000000000000","event":"outcome","outcome":{"status":201,"bytes_in":120,"bytes_out":4096,"total_us":41000,"upstream_us":40000,"added_us":300,"error":"upstream_cut","scrubbed":1,"unsearched":"coding","indeterminate":true},"seq":3,"prev":"PREV2"}
+{"time":"2026-03-14T12:00:00.164456Z","id":"01KK0000000000000000000000","event":"outcome","outcome":{"status":201,"bytes_in":120,"bytes_out":4096,"total_us":41000,"upstream_us":40000,"added_us":300,"error":"upstream_cut","scrubbed":1,"unsearched":"coding","indeterminate":true,"renewed":true},"seq":3,"prev":"PREV2"}
 `
 
 func TestLines(t *testing.T) {
@@ -243,7 +243,7 @@ func TestVerifyFindsTampering(t *testing.T) {
 		"rubbish":             {join(rows[0], []byte("rubbish\n"), rows[1]), "", "not a record"},
 		"end cut off":         {join(rows[:8]...), rep.Head, "its end was cut off"},
 		"start cut off":       {join(rows[2:]...), "", ""}, // as pruned segments are: First tells
-		"last record changed": {bytes.Replace(whole, []byte(`"added_us":300,"error":"upstream_cut","scrubbed":1,"unsearched":"coding","indeterminate":true},"seq":10`), []byte(`"added_us":301,"error":"upstream_cut","scrubbed":1,"unsearched":"coding","indeterminate":true},"seq":10`), 1), rep.Head, "its end was cut off, or all of it was rewritten"},
+		"last record changed": {bytes.Replace(whole, []byte(`"added_us":300,"error":"upstream_cut","scrubbed":1,"unsearched":"coding","indeterminate":true,"renewed":true},"seq":10`), []byte(`"added_us":301,"error":"upstream_cut","scrubbed":1,"unsearched":"coding","indeterminate":true,"renewed":true},"seq":10`), 1), rep.Head, "its end was cut off, or all of it was rewritten"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if bytes.Equal(tc.in, whole) {

@@ -95,6 +95,7 @@ type EventOutcome struct {
 	Scrubbed      int
 	Unsearched    string
 	Indeterminate bool
+	Renewed       bool
 }
 
 // ResourceID is the id of the event's resource, or empty.

@@ -93,6 +93,7 @@ type Outcome struct {
 	Scrubbed      int           // secrets swapped back in the answer
 	Unsearched    string        // why the answer could not be searched for them; empty: it was
 	Indeterminate bool          // a write may have happened although it failed here
+	Renewed       bool          // the service answered 401 and was sent the request again, with a fresh token
 }
 
 // Open starts the record of a request that arrived at now. A record that is
@@ -337,6 +338,9 @@ func (o *outcomeObject) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	text(e, "unsearched", o.Unsearched)
 	if o.Indeterminate {
 		e.AddBool("indeterminate", true)
+	}
+	if o.Renewed {
+		e.AddBool("renewed", true)
 	}
 	return nil
 }

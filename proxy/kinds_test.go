@@ -182,7 +182,26 @@ func TestUnauthorizedIsRenewedOnce(t *testing.T) {
 		serve(w, r)
 	}
 	ask("GET", "", 401) // the record is of a decision by the policy before
-	d.unseen(6, h, "canary")
+	d.serve = serve
+	broken := d.serve
+	ahead.Store(int64(4 * time.Minute))
+	d.serve = func(w http.ResponseWriter, r *http.Request) {
+		if r.Host == "login.acme.dev" {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(400)
+			io.WriteString(w, `{"error":"invalid_grant"}`)
+			return
+		}
+		broken(w, r)
+	}
+	good = "bearer canary-access-5"
+	ask("GET", "", 401) // there is no other token, and the record says why
+	d.unseen(7, h, "canary")
+	for i, x := range d.records(7) {
+		if o := x.Outcome.Outcome; o.Renewed != (i == 2) || (o.Error == "grant_expired") != (i == 6) {
+			t.Errorf("%d: %s", i, x.Outcome.Raw)
+		}
+	}
 }
 
 // sourced is holds for a credential whose secret is elsewhere.

@@ -127,8 +127,11 @@ func (x *exchange) credentialCaller() credential.Caller {
 // where anything stands in the way, and policy is asked for a permit of its own.
 func (x *exchange) renewed(first *http.Response) (*http.Response, error) {
 	again, err := x.s.o.Vault.Renew(x.r.Context(), &x.presented, &x.swapped)
+	if err != nil {
+		x.rec.Outcome.Error = refusalFor(err).code // beside the 401 which the agent gets
+	}
 	if err != nil || !again || x.out.Body != nil || x.out.Upgrade {
-		return first, nil // the record says 401, and the credential's trouble is kept with it
+		return first, nil
 	}
 	permit, answer, err := x.s.o.Gate.Decide(x.r.Context(), &x.q)
 	if err != nil || answer.Result != policy.Allow || x.caller.Live() != nil {
@@ -144,5 +147,6 @@ func (x *exchange) renewed(first *http.Response) (*http.Response, error) {
 	}
 	respell(x.out.Header, x.head.Spelled)
 	first.Body.Close()
+	x.rec.Outcome.Renewed = true
 	return x.s.o.Upstream.Send(x.r.Context(), x.permit, &x.out)
 }

@@ -244,6 +244,9 @@ func ending(w io.Writer, x *audit.Exchange) {
 	if o.Scrubbed > 0 {
 		field(w, "scrubbed", fmt.Sprintf("%d secrets were swapped back in the answer", o.Scrubbed))
 	}
+	if o.Renewed {
+		field(w, "renewed", "the service answered 401 and was sent the request once more, with a fresh token")
+	}
 	if o.Indeterminate {
 		field(w, "note", "INDETERMINATE: the write may have happened although it failed here")
 	}
