@@ -101,6 +101,9 @@ func (s *Store) Save(ctx context.Context, e store.Entry) (store.Entry, error) {
 	if e.Must {
 		must = "must"
 	}
+	if err := s.permitted(ctx); err != nil {
+		return store.Entry{}, named(e.Name, err)
+	}
 	answer, err := saveScript.Run(ctx, s.db, keys, s.clock(), field, class(e.Name), newTag(), s.o.History,
 		strconv.FormatUint(e.Version, 10), digits(e.Expires), s.seal.close(e.Name, e.Value, field), must).Slice()
 	if err != nil {
@@ -117,11 +120,23 @@ func (s *Store) Save(ctx context.Context, e store.Entry) (store.Entry, error) {
 	return e, nil
 }
 
+// permitted asks a server before 7.0 whether it takes changes, by one that changes
+// nothing: min-replicas-to-write holds there for commands and not for scripts.
+func (s *Store) permitted(ctx context.Context) error {
+	if !s.lax {
+		return nil
+	}
+	return told(s.db.HDel(ctx, s.key("head"), "").Err())
+}
+
 // Delete implements [store.Store].
 func (s *Store) Delete(ctx context.Context, name string) error {
 	keys, field, err := s.place(name)
 	if err == nil {
 		err = ctx.Err()
+	}
+	if err == nil {
+		err = s.permitted(ctx)
 	}
 	if err == nil {
 		err = told(deleteScript.Run(ctx, s.db, keys, s.seal.close(name, nil, field), field, class(name), newTag(), s.o.History).Err())

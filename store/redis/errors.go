@@ -54,6 +54,7 @@ var refusals = [...]struct {
 	{"ERR AUTH", store.ErrRefused, "user name or password is wrong"},
 	{"NOPERM", store.ErrRefused, barred},
 	{"ERR The user executing the script", store.ErrRefused, barred},
+	{"ERR ACL failure in script", store.ErrRefused, barred},
 	{"MISCONF", store.ErrRefused, "it cannot write its own files"},
 	{"NOREPLICAS", store.ErrRefused, "it has too few copies in reach (min-replicas-to-write)"},
 }

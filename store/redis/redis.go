@@ -49,6 +49,7 @@ type Store struct {
 	o      Options
 	db     redis.UniversalClient
 	seal   *seal
+	lax    bool         // the server lets scripts write where it lets nobody else
 	offset atomic.Int64 // the server's clock less ours, in nanoseconds
 }
 
@@ -141,6 +142,7 @@ func (s *Store) examine(ctx context.Context) error {
 	if !atLeast(info["redis_version"], s.o.MinVersion) {
 		return fmt.Errorf("%w: it is version %s, and %s is the least that will do", store.ErrRefused, info["redis_version"], s.o.MinVersion)
 	}
+	s.lax = !atLeast(info["redis_version"], "7.0")
 	if info, err = s.info(ctx, "replication"); err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func TestFullMemory(t *testing.T) {
 	if _, err := s.Save(ctx, store.Entry{Name: "k", Value: []byte("v")}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Do(ctx, "CONFIG", "SET", "maxmemory", "1mb", "maxmemory-policy", "noeviction"); err != nil {
+	if _, err := r.Do(ctx, "CONFIG", "SET", "maxmemory", "1mb"); err != nil {
 		t.Fatal(err)
 	}
 	before, err := s.Mark(ctx)
@@ -243,5 +243,30 @@ func TestTrouble(t *testing.T) {
 		if err := save(name+"/again", 10*time.Second); err != nil {
 			t.Errorf("%s and back: %v", name, err)
 		}
+	}
+}
+
+// TestTooFewCopies has a server that wants copies before it takes changes: none is taken,
+// whatever its version holds of scripts.
+func TestTooFewCopies(t *testing.T) {
+	r := started(t, testkit.RedisOptions{})
+	s, ctx := open(t, "redis://"+r.Addr, nil), t.Context()
+	e, err := s.Save(ctx, store.Entry{Name: "k"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Do(ctx, "CONFIG", "SET", "min-replicas-to-write", "1"); err != nil {
+		t.Fatal(err)
+	}
+	_, saved := s.Save(ctx, store.Entry{Name: "new"})
+	e.Must = true
+	_, must := s.Save(ctx, e)
+	for what, err := range map[string]error{"save": saved, "what must be": must, "delete": s.Delete(ctx, "k")} {
+		if !errors.Is(err, store.ErrRefused) || !strings.Contains(err.Error(), "min-replicas-to-write") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := s.Load(ctx, "k"); err != nil {
+		t.Errorf("load: %v", err)
 	}
 }
