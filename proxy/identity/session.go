@@ -136,6 +136,16 @@ func (s *session) live(now time.Time) error {
 	return nil
 }
 
+// suspended reports whether somebody may lift what bars the session, or one above it.
+func (s *session) suspended() bool {
+	for ; s != nil; s = s.parent {
+		if errors.Is(s.agent.barred(), ErrAgentSuspended) || s.person != nil && s.person.suspended.Load() {
+			return true
+		}
+	}
+	return false
+}
+
 // CreateSession makes an instance and its session, with a handle for each of the
 // credentials it names.
 func (d *Directory) CreateSession(ctx context.Context, spec Spec) (Created, error) {
@@ -442,7 +452,8 @@ func (s *session) note(st *storedSession) {
 }
 
 // Renew is the heartbeat of a session with a lease. The replica that hears it is the
-// session's home from then on.
+// session's home from then on. A session that is suspended is renewed, and the error says
+// that it is: its program is there, and goes on when that is lifted.
 func (d *Directory) Renew(ctx context.Context, id string) error {
 	d.mu.RLock()
 	s := d.sessions[id]
@@ -450,13 +461,14 @@ func (d *Directory) Renew(ctx context.Context, id string) error {
 	if s == nil {
 		return fmt.Errorf("%w: %s", ErrUnknownSession, id)
 	}
-	if err := s.live(d.o.Now()); err != nil {
-		return err
+	barred := s.live(d.o.Now())
+	if barred != nil && !errors.Is(barred, ErrAgentSuspended) && !errors.Is(barred, ErrHumanSuspended) {
+		return barred
 	}
 	s.renewed.Store(d.o.Now().UnixNano())
 	if home := s.home.Load(); s.info.Lease > 0 && home != nil && *home != d.o.Replica {
 		s.home.Store(&d.o.Replica)
-		return d.saveSession(ctx, s)
+		return errors.Join(barred, d.saveSession(ctx, s))
 	}
-	return nil
+	return barred
 }

@@ -103,9 +103,14 @@ func (s *session) lapsed(now time.Time) string {
 // nothing goes on in it.
 type attachment interface{ InUse() bool }
 
-// touch counts what is attached to the session as use, while something goes on in it.
+// touch counts as use what is attached to the session, while something goes on in it, and
+// that it is suspended: nothing can be asked for then, and it is there when that is lifted.
 func (s *session) touch(now time.Time) {
 	if s.info.Idle == 0 {
+		return
+	}
+	if s.suspended() {
+		s.used.Store(now.UnixNano())
 		return
 	}
 	s.mu.Lock()
