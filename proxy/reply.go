@@ -98,7 +98,21 @@ func (x *exchange) reply(resp *http.Response) error {
 			x.w.Header()[http.TrailerPrefix+name] = values
 		}
 	}
+	x.end()
 	return nil
+}
+
+// end sends the last of the answer, where nothing that is done behind it counts for the
+// agent's next request.
+func (x *exchange) end() {
+	w, ends := x.w.(interface{ End() error })
+	if !ends || x.duties != nil {
+		return
+	}
+	if w.End() != nil {
+		x.note(x.because(errAgentGone))
+		panic(http.ErrAbortHandler)
+	}
 }
 
 func (x *exchange) answerHead(resp *http.Response, odd []string) {

@@ -15,7 +15,10 @@ import (
 	"chaperone/proxy/syntax"
 )
 
-var errIncomplete = errors.New("answer is shorter than its Content-Length")
+var (
+	errIncomplete = errors.New("answer is shorter than its Content-Length")
+	errEnded      = errors.New("answer has ended")
+)
 
 // response writes the answer to one request. It fills one buffer with the head
 // and as much of the body as fits, so that a short answer is one write. Its
@@ -29,6 +32,7 @@ type response struct {
 
 	mu       sync.Mutex // between the final head, and a 100 set off by a reader of the body
 	begun    bool       // the final head was made
+	ended    bool       // the last byte went out
 	bodiless bool
 	chunked  bool
 	closes   bool  // no other request will be served
@@ -43,7 +47,7 @@ var outs = sync.Pool{New: func() any { b := make([]byte, 0, outSize); return &b 
 
 func (w *response) begin(r *http.Request) {
 	w.header = nil
-	w.begun, w.bodiless, w.chunked, w.left, w.err = false, false, false, 0, nil
+	w.begun, w.ended, w.bodiless, w.chunked, w.left, w.err = false, false, false, false, 0, nil
 	w.closes = r.Close
 }
 
@@ -194,6 +198,8 @@ func (w *response) Write(p []byte) (int, error) {
 	switch {
 	case w.err != nil:
 		return 0, w.err
+	case w.ended:
+		return 0, errEnded
 	case len(p) == 0:
 		return 0, nil
 	case w.bodiless:
@@ -263,8 +269,13 @@ func (w *response) flush() {
 	w.out = w.out[:0]
 }
 
-// finish ends the answer and reports whether another may follow.
-func (w *response) finish() bool {
+// End sends what is left of the answer, which is whole, before the handler returns, so
+// that the agent need not wait for what is done behind it. It returns why that failed.
+func (w *response) End() error {
+	if w.ended {
+		return w.err
+	}
+	w.ended = true
 	if !w.begun {
 		if w.header["Content-Length"] == nil {
 			w.Header()["Content-Length"] = []string{"0"}
@@ -278,6 +289,12 @@ func (w *response) finish() bool {
 	}
 	w.flush()
 	w.drop()
+	return w.err
+}
+
+// finish ends the answer and reports whether another may follow.
+func (w *response) finish() bool {
+	w.End()
 	if !w.bodiless && w.left > 0 && w.err == nil {
 		w.err = errIncomplete
 	}

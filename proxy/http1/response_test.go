@@ -82,6 +82,39 @@ func inParts(w http.ResponseWriter, s string) {
 	}
 }
 
+// TestEnd has whole answers reach the agent before the handler returns; what the handler
+// still writes does not.
+func TestEnd(t *testing.T) {
+	for name, body := range map[string]http.HandlerFunc{
+		"counted": withLength("hi", "2"),
+		"chunked": func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, "hi")
+			w.Header().Set(http.TrailerPrefix+"X-Sum", "1")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			read := make(chan struct{})
+			_, c := serving(t, limits, func(w http.ResponseWriter, r *http.Request, _ Head) {
+				body(w, r)
+				if err := w.(interface{ End() error }).End(); err != nil {
+					t.Error(err)
+				}
+				<-read
+				if _, err := io.WriteString(w, "more"); err == nil {
+					t.Error("written behind the end")
+				}
+			})
+			for range 2 {
+				c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+				if resp, got := c.answer("GET"); got != "hi" || name == "chunked" && resp.Trailer.Get("X-Sum") != "1" {
+					t.Errorf("got %q, %v", got, resp.Trailer)
+				}
+				read <- struct{}{}
+			}
+		})
+	}
+}
+
 // TestInterim shows that an interim answer goes out before the final one.
 func TestInterim(t *testing.T) {
 	_, c := serving(t, limits, func(w http.ResponseWriter, _ *http.Request, _ Head) {
