@@ -32,9 +32,19 @@ type Received struct {
 	Key    string // stands for the secret key of AWS; else empty
 }
 
+// maxHandles is how many handles a session may have before it is given no more for what
+// services hand out: they are kept until it ends.
+const maxHandles = 10_000
+
 // Accept keeps what a service handed out. The credential ends with the session, at
 // the latest at its expiry, and so does the handle.
 func (v *Vault) Accept(ctx context.Context, h Handout) (Received, error) {
+	v.mu.RLock()
+	n := len(v.ofSession(h.Session))
+	v.mu.RUnlock()
+	if n >= maxHandles {
+		return Received{}, fmt.Errorf("session %s has been given %d handles, which is all that one may have", h.Session, n)
+	}
 	c := Credential{Service: h.Service, Owner: h.Owner, Kind: KindBearer, Session: h.Session, Expires: h.Expires}
 	from := h.Service
 	if parent, err := v.Find(h.Parent); err == nil {

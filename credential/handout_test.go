@@ -32,6 +32,22 @@ func (b *bench) chain(t *testing.T) [3]string {
 	return out
 }
 
+// TestHandoutsAreBounded: a session that asks for tokens without end gets no more of them.
+func TestHandoutsAreBounded(t *testing.T) {
+	b := vault(t)
+	before := len(b.List())
+	b.bySession["s_1"] = &sessionHandles{"s_1", make([]*Handle, maxHandles)}
+	for session, ok := range map[string]bool{"s_1": false, "s_2": true} {
+		_, err := b.Accept(t.Context(), Handout{Service: "acme", Session: session, Owner: "org", Expires: time.Now().Add(time.Hour), Secret: NewSecret([]byte("another-secret"))})
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", session, err)
+		}
+	}
+	if n := len(b.List()); n != before+1 {
+		t.Errorf("%d credentials are kept, and were %d", n, before)
+	}
+}
+
 // TestHandedOutUsesCount shows that what a service hands out is used up with the handle
 // with which it was asked for, also after a restart.
 func TestHandedOutUsesCount(t *testing.T) {

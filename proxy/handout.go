@@ -111,13 +111,13 @@ func (x *exchange) handle(h credential.Handout) (credential.Received, error) {
 // any member). No other byte changes.
 func (x *exchange) replaceJSON(b []byte, spots []string) ([]byte, error) {
 	var out []byte
-	var given [][]byte
+	all := handedOut{}
 	done := 0
 	d := jsontext.NewDecoder(bytes.NewReader(b), jsontext.AllowDuplicateNames(true))
 	for {
 		if d.PeekKind() != '"' {
 			if _, err := d.ReadToken(); err == io.EOF {
-				return allReplaced(append(out, b[done:]...), given, saysNo(b))
+				return all.replaced(append(out, b[done:]...), saysNo(b))
 			} else if err != nil {
 				return nil, fmt.Errorf("%w: it is not JSON", errHandout)
 			}
@@ -133,13 +133,12 @@ func (x *exchange) replaceJSON(b []byte, spots []string) ([]byte, error) {
 		if name || err != nil || len(text) == 0 || !matchesPointer(string(d.StackPointer()), spots) {
 			continue
 		}
-		got, err := x.handle(credential.Handout{Secret: credential.NewSecret(text)})
+		handle, err := all.handle(x, string(text))
 		if err != nil {
 			return nil, err
 		}
-		given = append(given, text)
 		end := int(d.InputOffset())
-		out = append(append(out, b[done:end-len(raw)]...), `"`+got.Handle+`"`...)
+		out = append(append(out, b[done:end-len(raw)]...), `"`+handle+`"`...)
 		done = end
 	}
 }
@@ -163,7 +162,7 @@ func zip(a, b []string) [][2]string {
 // replaceForm replaces the fields of a form, as some token endpoints answer with one.
 func (x *exchange) replaceForm(b []byte, spots []string) ([]byte, error) {
 	pairs := strings.Split(string(b), "&")
-	var given [][]byte
+	all := handedOut{}
 	no := false
 	for i, pair := range pairs {
 		key, value, _ := strings.Cut(pair, "=")
@@ -176,26 +175,40 @@ func (x *exchange) replaceForm(b []byte, spots []string) ([]byte, error) {
 		if text == "" || !slices.Contains(spots, "/"+name) {
 			continue
 		}
-		got, err := x.handle(credential.Handout{Secret: credential.NewSecret([]byte(text))})
+		handle, err := all.handle(x, text)
 		if err != nil {
 			return nil, err
 		}
-		pairs[i] = key + "=" + got.Handle
-		given = append(given, []byte(text))
+		pairs[i] = key + "=" + handle
 	}
-	return allReplaced([]byte(strings.Join(pairs, "&")), given, no)
+	return all.replaced([]byte(strings.Join(pairs, "&")), no)
 }
 
-// allReplaced returns an answer in which every credential was replaced. One in which
+// handedOut are the secrets of one answer, with their handles. One that stands in two of the
+// places, as registries give a token under two names, has one.
+type handedOut map[string]string
+
+func (g handedOut) handle(x *exchange, text string) (string, error) {
+	if h, ok := g[text]; ok {
+		return h, nil
+	}
+	got, err := x.handle(credential.Handout{Secret: credential.NewSecret([]byte(text))})
+	if err == nil {
+		g[text] = got.Handle
+	}
+	return got.Handle, err
+}
+
+// replaced returns an answer in which every credential was replaced. One in which
 // none was found where they stand has some other form, which an agent may have asked
 // for, unless the service says no in it; one that repeats a credential elsewhere
 // shows it.
-func allReplaced(clean []byte, given [][]byte, no bool) ([]byte, error) {
-	if len(given) == 0 && !no {
+func (g handedOut) replaced(clean []byte, no bool) ([]byte, error) {
+	if len(g) == 0 && !no {
 		return nil, fmt.Errorf("%w: it does not stand where it should", errHandout)
 	}
-	for _, text := range given {
-		if bytes.Contains(clean, text) {
+	for text := range g {
+		if bytes.Contains(clean, []byte(text)) {
 			return nil, fmt.Errorf("%w: it stands there more than once", errHandout)
 		}
 	}

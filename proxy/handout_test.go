@@ -9,10 +9,14 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/fstest"
+	"time"
 
 	"chaperone/credential"
 	"chaperone/policy/action"
+	"chaperone/policy/opa"
 	"chaperone/proxy/identity"
+	"chaperone/proxy/upstream"
 )
 
 const given = "ghs_givenGIVENgivenGIVENgivenGIVENgiven0"
@@ -113,6 +117,67 @@ func TestHandoutsInOtherForms(t *testing.T) {
 	if status, body := d.mint(c, "https://api.acme.dev/tokens"); status != 200 || body != `{"error":"none today"}` {
 		t.Errorf("nothing handed out: %d %s", status, body)
 	}
+}
+
+// TestRegistryTokens pulls as a registry's clients do: the token that they ask for, by Basic
+// or by OAuth, is a handle, which the registry sees as the token.
+func TestRegistryTokens(t *testing.T) {
+	d := newRoad(t, func(_ *Options, u *upstream.Options) {
+		u.Resolve["auth.docker.io"], u.Resolve["registry-1.docker.io"] = u.Resolve["api.acme.dev"], u.Resolve["api.acme.dev"]
+	})
+	engine, err := opa.Load(opa.Options{FS: fstest.MapFS{"p.rego": {Data: []byte("package chaperone\n\ndecision := {\"result\": \"allow\"} if input.action.service == \"docker-registry\"\n")}}, Timeout: 10 * time.Second})
+	check(t, err)
+	d.gate.Use(engine)
+	check(t, d.vault.Add(t.Context(), credential.Credential{ID: "hub", Service: "docker-registry", Owner: "org", Kind: credential.KindBasic}, credential.NewSecret([]byte(canary))))
+	d.session, err = d.dir.CreateSession(t.Context(), identity.Spec{Agent: "bot", Human: "alice@acme.com", Credentials: []string{"hub"}})
+	check(t, err)
+	d.serve = func(w http.ResponseWriter, r *http.Request) {
+		_, password, _ := r.BasicAuth()
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.Host == "auth.docker.io" && (password == canary || r.FormValue("password") == canary):
+			fmt.Fprintf(w, `{"token":%[1]q,"access_token":%[1]q,"expires_in":300,"issued_at":"2026-01-01T00:00:00Z"}`, given)
+		case r.Host == "registry-1.docker.io" && r.Header.Get("Authorization") == "Bearer "+given:
+			io.WriteString(w, `{"tags":["1"]}`)
+		default:
+			w.WriteHeader(401)
+		}
+	}
+	for n, asked := range []func() *http.Request{
+		func() *http.Request {
+			r := d.request("GET", "https://auth.docker.io/token?service=registry.docker.io&scope=repository:acme/web:pull", nil)
+			r.SetBasicAuth("acme", d.session.Handles["hub"])
+			return r
+		},
+		func() *http.Request {
+			form := url.Values{"grant_type": {"password"}, "service": {"registry.docker.io"}, "client_id": {"containerd"}, "scope": {"repository:acme/web:pull"}, "username": {"acme"}, "password": {d.session.Handles["hub"]}}
+			r := d.request("POST", "https://auth.docker.io/token", strings.NewReader(form.Encode()))
+			r.Header.Del("Authorization")
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			return r
+		},
+	} {
+		resp, err := d.client(false).Do(asked())
+		check(t, err)
+		body, err := io.ReadAll(resp.Body)
+		check(t, err)
+		var got struct {
+			Token       string
+			AccessToken string `json:"access_token"`
+		}
+		check(t, json.Unmarshal(body, &got))
+		if resp.StatusCode != 200 || strings.Contains(string(body), given) || !credential.IsHandle(got.Token) || got.AccessToken != got.Token {
+			t.Fatalf("%d: %d %s", n, resp.StatusCode, body)
+		}
+		if code, body := d.do("GET", "https://registry-1.docker.io/v2/acme/web/tags/list", "Bearer "+got.Token, ""); code != 200 || body != `{"tags":["1"]}` {
+			t.Errorf("%d: the registry says %d %s", n, code, body)
+		}
+		all := d.records(2*n + 2)
+		if a, b := all[2*n], all[2*n+1]; a.Decision.Action.ID != "docker-registry:token/get" || a.Outcome.Outcome.Scrubbed != 1 || !strings.HasPrefix(b.Decision.Credential.ID, "hub.given-") {
+			t.Errorf("%d: records %s %s", n, a.Outcome.Raw, b.Decision.Raw)
+		}
+	}
+	d.unseen(4, canary, given)
 }
 
 // TestHandoutsThatCannotBeKept shows that an answer goes no further when what it

@@ -36,7 +36,7 @@ func handVendors() []vendor {
 			Places:  []string{"bearer"}, Handle: "00D",
 			Resources: []action.ResourceRule{{Type: "record", ID: "{sobject}/{id}"}, {Type: "object", ID: "{sobject}"}}})},
 		{"docker-registry", onlyByHand(action.Service{License: none, Hosts: []string{"registry-1.docker.io", "index.docker.io", "auth.docker.io"},
-			Env: []string{"DOCKER_TOKEN", "DOCKERHUB_TOKEN"}, Places: []string{"bearer", "basic"}, Handle: "dckr_pat_",
+			Env: []string{"DOCKER_TOKEN", "DOCKERHUB_TOKEN"}, Places: []string{"bearer", "basic", "body:password", "body:refresh_token"}, Handle: "dckr_pat_",
 			Copies:    map[string]string{"blobs/upload": "blobs/get /v2/{?from}/blobs/{?mount}"}, // a mount of another repository's blob
 			Resources: []action.ResourceRule{{Type: "repository", ID: "{name}"}}})},
 		{"mcp", onlyByHand(action.Service{License: none, OwnHosts: true, Env: []string{"MCP_TOKEN"}, Places: []string{"bearer"}, MCP: []string{"/mcp", "/"}, Refusal: "mcp"})},
