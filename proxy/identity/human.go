@@ -43,6 +43,13 @@ func (d *Directory) human(id string) *human {
 	return h
 }
 
+func (d *Directory) suspendedHuman(id string) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	h := d.humans[id]
+	return h != nil && h.suspended.Load()
+}
+
 // Humans returns all humans that are known, by name.
 func (d *Directory) Humans() []Human {
 	d.mu.RLock()

@@ -232,6 +232,9 @@ func TestSuspensionIsReversible(t *testing.T) {
 	if _, err := f.Identify(basic("bot", s.Token)); !errors.Is(err, ErrHumanSuspended) {
 		t.Errorf("human still suspended: %v", err)
 	}
+	if _, err := f.CreateSession(ctx, Spec{Agent: "bot", Human: "alice@acme.com"}); !errors.Is(err, ErrHumanSuspended) {
+		t.Errorf("session for a suspended human: %v", err)
+	}
 	if _, err := f.ResumeHuman(ctx, "alice@acme.com", "me"); err != nil {
 		t.Fatal(err)
 	}

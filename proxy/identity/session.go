@@ -237,6 +237,9 @@ func (d *Directory) plan(spec Spec, now time.Time) (*storedSession, error) {
 		if _, _, _, err := ParseHuman(s.Human); err != nil {
 			return nil, err
 		}
+		if d.suspendedHuman(s.Human) {
+			return nil, fmt.Errorf("%w: %s", ErrHumanSuspended, s.Human)
+		}
 	}
 	s.Chain = append(s.Chain, policy.Link{Session: s.ID, Agent: s.Agent, Instance: s.Instance})
 	return s, d.mayHold(s)

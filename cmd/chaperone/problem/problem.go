@@ -61,7 +61,7 @@ var hints = []struct {
 	{identity.ErrDuplicate, "see `chaperone agent show NAME`; choose another name, since names are never used twice"},
 	{identity.ErrAgentSuspended, "`chaperone agent resume NAME` lifts the suspension"},
 	{identity.ErrAgentRetired, "a retired agent does not come back; register another under a new name"},
-	{identity.ErrHumanSuspended, "delegations of this human are suspended; ask whoever suspended them"},
+	{identity.ErrHumanSuspended, "`chaperone human resume HUMAN` lifts the suspension; ask whoever asked for it"},
 	{identity.ErrSessionExpired, "create a new session with `chaperone session create`"},
 	{identity.ErrSessionRevoked, "create a new session with `chaperone session create`"},
 	{identity.ErrScope, "a child session may have a part of what its parent has, see `chaperone session show PARENT`"},
