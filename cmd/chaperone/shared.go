@@ -67,6 +67,9 @@ func openStore(ctx context.Context, s *settings.Settings, text string, key crede
 	if o.Password, err = secretText(ctx, "redis.password", s.Redis.Password); err != nil {
 		return nil, err
 	}
+	if o.Password != "" {
+		o.Renew = func(ctx context.Context) (string, error) { return secretText(ctx, "redis.password", s.Redis.Password) }
+	}
 	if o.SentinelPassword, err = secretText(ctx, "redis.sentinel_password", s.Redis.SentinelPassword); err != nil {
 		return nil, err
 	}

@@ -48,13 +48,14 @@ func troubles(t *testing.T, r *testkit.Redis, dir string, f *fleet) []trouble {
 			return err == nil && strings.Contains(info, "rdb_last_bgsave_status:err")
 		})
 	}
+	renew := func() { must(t, os.WriteFile(filepath.Join(f.dir, "password"), []byte("other"), 0o600)) }
 	ways := func(what func(way)) func() { return func() { what(f.ways[0]); what(f.ways[1]) } }
 	return []trouble{
 		{name: "a read-only copy", begin: do([]any{"REPLICAOF", "127.0.0.1", "1"}), end: do([]any{"REPLICAOF", "NO", "ONE"}), says: "read-only copy"},
 		{name: "too few copies", begin: do(set("min-replicas-to-write", "1")), end: do(set("min-replicas-to-write", "0")), says: "too few copies", long: true},
 		{name: "no disk", begin: noDisk, end: do(set("save", "")), says: "cannot write its own files", long: true},
 		{name: "full", begin: do(set("maxmemory", "1mb")), end: do(set("maxmemory", "0")), says: "memory is full", full: true},
-		{name: "another password", begin: do(user("resetpass", ">other"), []any{"CLIENT", "KILL", "USER", "chaperone"}), end: do(user("resetpass", ">right")), says: "password is wrong"},
+		{name: "another password", begin: do(user("resetpass", ">other"), []any{"CLIENT", "KILL", "USER", "chaperone"}), end: renew, says: "password is wrong"},
 		{name: "another access list", begin: do(user("-@write")), end: do(user("+@write")), says: "access list", long: true},
 		{name: "hung", begin: func() { must(t, r.Pause()) }, end: func() { must(t, r.Resume()) }, says: "store does not answer", long: true},
 		{name: "a partition", begin: ways(way.Hold), end: ways(way.Heal), says: "store does not answer", long: true},
@@ -193,11 +194,12 @@ func (f *fleet) refuses(tr trouble, victim member) {
 	want(1, tr.says, "session", "create", "--agent", "bot")
 	want(1, tr.says, "agent", "add", "late", "--owner", "o@example.com")
 	want(1, tr.says, "credential", "add", "late", "--service", "acme", "--owner", "org", "--kind", "bearer", "--from-stdin")
+	code, force := 1, "in force on this replica alone"
 	if tr.full {
-		want(0, "in force on", "revoke", "--session", victim.Session)
-	} else {
-		want(1, "in force on this replica alone", "revoke", "--session", victim.Session)
+		code, force = 0, "in force on r_"
 	}
+	want(code, force, "revoke", "--session", victim.Session)
+	want(code, force, "human", "suspend", strings.ReplaceAll(tr.name, " ", "-")+"@example.com")
 }
 
 // says looks at what both replicas tell operators while there is trouble.

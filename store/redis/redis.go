@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,8 +28,11 @@ type Options struct {
 	Key []byte
 	// Prefix begins the names of all keys; "chaperone" when empty. Everything lies in
 	// the slot of its hash tag.
-	Prefix           string
-	Password         string
+	Prefix   string
+	Password string
+	// Renew reads the password again, before a connection logs in; nil: it stays as it is.
+	// Where it fails, the one that was known last is tried.
+	Renew            func(context.Context) (string, error)
 	SentinelUser     string
 	SentinelPassword string
 	TLS              *tls.Config // roots and certificate, where the address says TLS; nil: the system's roots
@@ -112,6 +116,9 @@ func connect(o Options) redis.UniversalClient {
 		MaxRetries: 2, DialerRetries: 2, ContextTimeoutEnabled: true, DisableIdentity: true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
+	if o.Renew != nil {
+		u.CredentialsProviderContext = (&renewed{o: o, known: o.Password}).credentials
+	}
 	if o.Address.TLS {
 		u.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 		if o.TLS != nil {
@@ -125,6 +132,30 @@ func connect(o Options) redis.UniversalClient {
 		return redis.NewFailoverClient(u.Failover())
 	}
 	return redis.NewClient(u.Simple())
+}
+
+// renewed is a password that may change while the store is open.
+type renewed struct {
+	o     Options
+	mu    sync.Mutex
+	known string
+	read  time.Time
+}
+
+// renewPause is how long a password that was read is not read again: where it is wrong,
+// many connections want it.
+const renewPause = time.Second
+
+func (r *renewed) credentials(ctx context.Context) (user, password string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := time.Now(); now.Sub(r.read) > renewPause {
+		r.read = now
+		if p, err := r.o.Renew(ctx); err == nil {
+			r.known = p
+		}
+	}
+	return r.o.Address.User, r.known, nil
 }
 
 // key returns the full name of one of the store's keys.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -268,5 +269,56 @@ func TestTooFewCopies(t *testing.T) {
 	}
 	if _, err := s.Load(ctx, "k"); err != nil {
 		t.Errorf("load: %v", err)
+	}
+}
+
+// TestNewPassword changes the password while a store is open: it goes on with the new one,
+// and with the old one where that cannot be read.
+func TestNewPassword(t *testing.T) {
+	r := started(t, testkit.RedisOptions{})
+	set := func(password string) {
+		t.Helper()
+		for _, c := range [][]any{{"ACL", "SETUSER", "u", "on", "resetpass", ">" + password, "~*", "+@all"}, {"CLIENT", "KILL", "TYPE", "normal"}} {
+			if _, err := r.Do(t.Context(), c...); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	set("first")
+	var now atomic.Value
+	now.Store("first")
+	s := open(t, "redis://"+r.Addr, func(o *Options) {
+		o.Address.User, o.Password = "u", "first"
+		o.Renew = func(context.Context) (string, error) {
+			if now.Load() == "" {
+				return "", errDamaged
+			}
+			return now.Load().(string), nil
+		}
+	})
+	set("second")
+	if _, err := s.Save(t.Context(), store.Entry{Name: "early"}); !errors.Is(err, store.ErrRefused) {
+		t.Errorf("before it was told of the new one: %v", err)
+	}
+	now.Store("second")
+	saved := func(name string) bool {
+		_, err := s.Save(t.Context(), store.Entry{Name: name})
+		return err == nil
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for !saved("later") {
+		select {
+		case <-ctx.Done():
+			t.Fatal("it does not go on with the new one")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	now.Store("")
+	if _, err := r.Do(t.Context(), "CLIENT", "KILL", "TYPE", "normal"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Save(t.Context(), store.Entry{Name: "unread"}); err != nil {
+		t.Errorf("it cannot be read: %v", err)
 	}
 }
