@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httputil"
 	"strings"
 
 	"chaperone/proxy/syntax"
@@ -258,7 +257,7 @@ func (b *body) begin() {
 	case noBody:
 		b.end(io.EOF, true)
 	case chunked:
-		b.r = httputil.NewChunkedReader(b.k.br)
+		b.r = &chunks{br: b.k.br}
 	}
 }
 
