@@ -41,6 +41,7 @@ type Change struct {
 	After string
 	Entry Entry // as it is from here on; of one that is gone the name alone
 	Gone  bool
+	More  bool // it is the last one told, and there may be more after it
 }
 
 // Feed is a store that tells what changes in it, each change once and in order. An
@@ -57,7 +58,8 @@ type Feed interface {
 	Each(ctx context.Context, prefix string) iter.Seq2[Entry, error]
 	// Changes returns some of the changes after a mark, in order. It waits for the
 	// first as long as wait, and returns none when the history still ends at the mark.
-	// ErrGap is wrapped when what follows the mark cannot be told.
+	// The last one says where there may be more. ErrGap is wrapped when what follows the
+	// mark cannot be told.
 	Changes(ctx context.Context, after Mark, wait time.Duration) ([]Change, error)
 }
 

@@ -186,6 +186,9 @@ func (v *View) step(ctx context.Context, whole *bool) error {
 	}
 	if n := len(changes); n > 0 {
 		v.reach(changes[n-1].Mark)
+		if changes[n-1].More { // it is no younger before it has those as well
+			return nil
+		}
 	}
 	v.fresh.Store(int64(asked))
 	return nil

@@ -220,6 +220,9 @@ func (s *Store) read(ctx context.Context, after store.Mark, wait time.Duration) 
 		}
 		out = append(out, c)
 	}
+	if len(out) == page {
+		out[page-1].More = true
+	}
 	return out, nil
 }
 

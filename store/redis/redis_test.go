@@ -311,3 +311,30 @@ func TestClockStays(t *testing.T) {
 		}
 	}
 }
+
+// TestChangesSaysThatThereAreMore falls behind by more than is told at once: a view must
+// not take itself for current before it has all of it.
+func TestChangesSaysThatThereAreMore(t *testing.T) {
+	s, ctx := open(t, "redis://"+started(t, testkit.RedisOptions{}).Addr, nil), t.Context()
+	start, err := s.Mark(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := make([]string, page+1)
+	for i := range names {
+		names[i] = fmt.Sprint("k/", i)
+	}
+	if err := store.Together(names, func(name string) error {
+		_, err := s.Save(ctx, store.Entry{Name: name})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{page, 1} {
+		c, err := s.Changes(ctx, start, 0)
+		if err != nil || len(c) != want || c[want-1].More != (want == page) {
+			t.Fatalf("%d changes, %v; want %d", len(c), err, want)
+		}
+		start = c[want-1].Mark
+	}
+}
