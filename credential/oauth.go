@@ -57,7 +57,7 @@ func mintedKinds() []Kind {
 		kind(KindGitHubApp, "installation tokens of a GitHub App, narrowed to the repositories and permissions of the session's scope",
 			"the app's private key in PEM", []Setting{{"app_id", "the app's id or client id", true}, {"installation_id", "the id of the installation", true}, {"permissions", "at most these, such as issues:write,contents:read", false}, {"api_url", "https://api.github.com when left out", false}}, openGitHubApp),
 		kind(KindGoogleAccount, "access tokens of a Google service account",
-			"the account's key file, JSON", []Setting{{"scopes", "scopes to ask for, with spaces between", true}, {"subject", "a person of the domain for whom the account acts", false}}, openGoogleAccount),
+			"the account's key file, JSON", []Setting{{"scopes", "scopes to ask for, with spaces between", false}, {"subject", "a person of the domain for whom the account acts", false}, {targetAudience, "in the place of scopes: ID tokens for that service, as Cloud Run takes them, https://…", false}}, openGoogleAccount),
 		kind(KindGoogleFederal, "access tokens of Google for a workload's own token (workload identity federation), of a service account where one is named",
 			"the workload's token, a JWT; best left at its source, as --source file:/var/run/secrets/…/token", []Setting{{"audience", "the provider, //iam.googleapis.com/projects/…/locations/global/workloadIdentityPools/…/providers/…", true}, {"service_account", "whose token it is to be, NAME@PROJECT.iam.gserviceaccount.com", false}, {"scopes", "scopes to ask for, with spaces between", true}, {"subject_token_type", "urn:ietf:params:oauth:token-type:jwt when left out", false}}, openGoogleWorkload),
 	}
@@ -242,7 +242,17 @@ func openGoogleAccount(o *opening) (minter, error) {
 	if s := o.setting("subject"); s != "" {
 		claims["sub"] = s
 	}
-	return &stating{o.v, &grant.Client{HTTP: o.v.outside.HTTP, URL: file.Endpoint, Auth: "none"}, signer, claims}, nil
+	s := &stating{o.v, &grant.Client{HTTP: o.v.outside.HTTP, URL: file.Endpoint, Auth: "none"}, signer, claims}
+	switch target := o.setting(targetAudience); {
+	case (target == "") == (o.setting("scopes") == ""):
+		return nil, fmt.Errorf("kind %s wants either of the settings scopes and %s", KindGoogleAccount, targetAudience)
+	case target == "":
+		return s, nil
+	default:
+		delete(claims, "scope")
+		claims[targetAudience] = target
+		return &identifying{s}, nil
+	}
 }
 
 // exchanging trades the person's token for one of each agent that acts for them.

@@ -9,6 +9,8 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"chaperone/credential/grant"
@@ -19,9 +21,10 @@ import (
 // own, beside OAuth.
 type platformCall struct {
 	method, url string
-	with        secret.Secret // Authorization: Bearer
+	with        secret.Secret // Authorization: Bearer; empty: none
 	header      http.Header
-	body        any // JSON; nil: there is none
+	body        any        // JSON; nil: there is none
+	form        url.Values // in its place
 	success     int
 	// means says what the platform's refusals mean, by status. What it leaves out is a
 	// fault of the endpoint.
@@ -35,22 +38,28 @@ func (v *Vault) send(ctx context.Context, c *platformCall, got any) error {
 		return grant.ErrUnreachable
 	}
 	var body io.Reader
-	if c.body != nil {
+	h := http.Header{"User-Agent": {"chaperone"}}
+	switch {
+	case c.form != nil:
+		body = strings.NewReader(c.form.Encode())
+		h.Set("Content-Type", "application/x-www-form-urlencoded")
+	case c.body != nil:
 		b, err := json.Marshal(c.body)
 		if err != nil {
 			return err
 		}
 		body = bytes.NewReader(b)
+		h.Set("Content-Type", "application/json")
 	}
+	if !c.with.Empty() {
+		h.Set("Authorization", "Bearer "+secret.Text(c.with))
+	}
+	maps.Copy(h, c.header)
 	r, err := http.NewRequestWithContext(ctx, c.method, c.url, body)
 	if err != nil {
 		return err
 	}
-	r.Header = http.Header{"Authorization": {"Bearer " + secret.Text(c.with)}, "User-Agent": {"chaperone"}}
-	if c.body != nil {
-		r.Header.Set("Content-Type", "application/json")
-	}
-	maps.Copy(r.Header, c.header)
+	r.Header = h
 	resp, err := v.outside.HTTP.RoundTrip(r)
 	if err != nil {
 		return grant.Unreached(ctx, err)

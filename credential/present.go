@@ -389,6 +389,8 @@ func (v *Vault) accept(p *Presented, r *Request, h *Handle, body string, s spot)
 		return ErrHandleExpired
 	case traded && k.Kind == KindGitHubApp && r.asksInstallation() != k.Settings["installation_id"]:
 		return ErrInstallation
+	case traded && s.asksIdentity() && k.Settings[targetAudience] == "":
+		return ErrNoIDToken
 	case !r.Places.has(s.place) && k.place != s.place && (s.place.kind != KindHTTPSignature || k.Kind != KindHTTPSignature):
 		return fmt.Errorf("%w: %s", ErrHandlePlace, s.place.kind)
 	}

@@ -64,6 +64,8 @@ func ProbeOf(c *Credential) (Probe, error) {
 			api = gitHubAPI
 		}
 		return Probe{URL: api + "/installation/repositories?per_page=1"}, nil
+	case c.Settings[targetAudience] != "":
+		return Probe{URL: "https://oauth2.googleapis.com/tokeninfo", At: "query:id_token", Who: "email"}, nil
 	case c.Service == "msgraph" && (c.Kind == KindClient || c.Kind == KindJWT): // for which there is no /me
 		return Probe{URL: "https://graph.microsoft.com/v1.0/users?$top=1"}, nil
 	}

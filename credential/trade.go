@@ -18,7 +18,8 @@ type Trade struct {
 	Handle  string
 	Expires time.Time // of the handle
 
-	app *kept // of GitHub; nil: it is an OAuth 2.0 token endpoint
+	app      *kept  // of GitHub; nil: it is an OAuth 2.0 token endpoint
+	audience string // of ID tokens, where the credential gives those
 }
 
 // maxTraded is how long a traded handle is said to be good, in the way of access
@@ -32,10 +33,14 @@ func (t *Trade) Answer(now time.Time, scope []policy.Scope) (status int, body ma
 	if t.app != nil {
 		return http.StatusCreated, installationAnswer(t.app, t.Handle, now.Add(left), scope)
 	}
-	return http.StatusOK, map[string]any{ // RFC 6749 section 5.1, RFC 8693 section 2.2.1
+	body = map[string]any{ // RFC 6749 section 5.1, RFC 8693 section 2.2.1
 		"access_token": t.Handle, "token_type": "Bearer", "expires_in": int64(left / time.Second),
 		"issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
 	}
+	if t.audience != "" {
+		body["id_token"] = identityStandIn(t.Handle, t.audience, now, now.Add(left))
+	}
+	return http.StatusOK, body
 }
 
 // Trade returns what to answer to a request that presents a handle at a token
@@ -45,8 +50,12 @@ func (p *Presented) Trade() (Trade, bool) {
 		return Trade{}, false
 	}
 	t := Trade{Handle: p.spot.handle(), Expires: p.handle.Expires}
-	if p.cred != nil && p.cred.Kind == KindGitHubApp {
+	switch {
+	case p.cred == nil:
+	case p.cred.Kind == KindGitHubApp:
 		t.app = p.cred
+	default:
+		t.audience = p.cred.Settings[targetAudience]
 	}
 	return t, true
 }

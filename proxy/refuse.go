@@ -91,6 +91,7 @@ var refusals = []refusal{
 	{credential.ErrHandlePlace, 403, "handle_place", "handle_place", "A handle stands where the service takes no credentials", "Put the handle where the service's documentation puts the credential."},
 	{credential.ErrWrongService, 403, "wrong_service", "handle_theft", "The handle is for another service", "Send it to its own service only."},
 	{credential.ErrInstallation, 403, "wrong_installation", "", "The credential is for another installation of the app", "Use GITHUB_APP_INSTALLATION_ID; an operator can add a credential for the other one."},
+	{credential.ErrNoIDToken, 403, "no_id_token", "", "The credential gives no ID tokens", "Ask an operator for a credential of kind google-service-account with the setting target_audience."},
 	{credential.ErrHandleRevoked, 403, "handle_revoked", "", "The handle was revoked", "Create a new session."},
 	{credential.ErrHandleExpired, 403, "handle_expired", "", "The handle has expired", "Create a new session."},
 	{credential.ErrHandleSpent, 403, "handle_spent", "", "The handle was used as often as it may be", "Create a new session."},

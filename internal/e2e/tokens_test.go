@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -88,8 +89,15 @@ func beginTokens(t *testing.T) *tokens {
 	for host, h := range map[string]http.Handler{
 		"graph.microsoft.com": graph(plainSecret), "login.microsoftonline.com": microsoftLogin(canary+"-client", plainSecret),
 		"api.github.com": testkit.GitHub(githubSecret), "www.googleapis.com": testkit.Drive(plainSecret), "sts.eu-west-1.amazonaws.com": testkit.STS(own, canary+"-web-identity", givenKeys), "s3.eu-west-1.amazonaws.com": testkit.S3For(givenKeys),
+		"reports.run.example": testkit.Drive(identityToken()),
 		"oauth2.googleapis.com": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
+			if part := strings.Split(r.FormValue("assertion"), "."); len(part) == 3 {
+				if claims, err := base64.RawURLEncoding.DecodeString(part[1]); err == nil && strings.Contains(string(claims), `"target_audience":"https://reports.run.example"`) {
+					fmt.Fprintf(w, `{"id_token":%q}`, identityToken())
+					return
+				}
+			}
 			fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":3600}`, plainSecret)
 		}),
 	} {
@@ -108,7 +116,8 @@ func beginTokens(t *testing.T) *tokens {
 		t.Fatal(err)
 	}
 	w.Program, err = testkit.Start(t.Context(), testkit.ProgramOptions{Bin: bin, Dir: w.dir, Roots: ca.PEM(), Resolve: resolve,
-		Grants: "grants:\n  agents:\n    triage-bot:\n      allow:\n        - {actions: [\"github:issues/*\", \"google-drive:files.list\", \"msgraph:me.*\", \"msgraph-login:instance/get\", \"msgraph-login:configuration/get\", \"aws-sts:AssumeRole\", \"aws-sts:AssumeRoleWithWebIdentity\", \"aws-s3:ListBuckets\"]}\n  humans:\n    \"*\": {allow: [{actions: [\"*:*\"]}]}\n"})
+		Config: "services:\n  - {service: google-reports, hosts: [reports.run.example], places: [bearer], paths: {\"/{x+}\": {GET: get read}}}\n",
+		Grants: "grants:\n  agents:\n    triage-bot:\n      allow:\n        - {actions: [\"github:issues/*\", \"google-drive:files.list\", \"google-reports:get\", \"msgraph:me.*\", \"msgraph-login:instance/get\", \"msgraph-login:configuration/get\", \"aws-sts:AssumeRole\", \"aws-sts:AssumeRoleWithWebIdentity\", \"aws-s3:ListBuckets\"]}\n  humans:\n    \"*\": {allow: [{actions: [\"*:*\"]}]}\n"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,11 +125,18 @@ func beginTokens(t *testing.T) *tokens {
 	w.tell(t, "", "agent", "add", agent, "--owner", "bob@example.com")
 	w.tell(t, plainSecret, "credential", "add", "person", "--service", "google-*", "--owner", "org", "--from-stdin")
 	w.tell(t, keyFile(t), "credential", "add", "account", "--service", "google-*", "--owner", "org", "--kind", "google-service-account", "--set", "scopes=https://www.googleapis.com/auth/drive", "--from-stdin")
+	w.tell(t, keyFile(t), "credential", "add", "identity", "--service", "google-*", "--owner", "org", "--kind", "google-service-account", "--set", "target_audience=https://reports.run.example", "--from-stdin")
 	w.tell(t, canary+"-web-identity", "credential", "add", "web", "--service", "aws-sts", "--owner", "org", "--kind", "body", "--from-stdin")
 	w.tell(t, `{"access_key_id":"`+amazonID+`","secret_access_key":"`+amazonSecret+`"}`, "credential", "add", "cloud", "--service", "aws-*", "--owner", "org", "--kind", "aws", "--from-stdin")
 	w.tell(t, canary+"-client", "credential", "add", "app", "--service", "msgraph", "--owner", "org", "--kind", "oauth2-client",
 		"--set", "token_url=https://login.microsoftonline.com/acme/oauth2/v2.0/token", "--set", "client_id=app", "--set", "auth=post", "--from-stdin")
 	return w
+}
+
+// identityToken is one as Google makes them for a service account.
+func identityToken() string {
+	part := base64.RawURLEncoding.EncodeToString
+	return part([]byte(`{"alg":"RS256"}`)) + "." + part([]byte(`{"aud":"https://reports.run.example","exp":4102444800}`)) + "." + part([]byte(canary))
 }
 
 // graph is Microsoft Graph, as far as it says who somebody is.
@@ -185,6 +201,7 @@ func TestLibrariesThatGetTokens(t *testing.T) {
 		{"account", "default", "google.oauth2.service_account\n200"},
 		{"account", "service-account", "200"},
 		{"account", "self-signed", "200"},
+		{"identity", "id-token", "200"},
 		{"cloud", "assume", "acme"},
 		{"cloud", "profile", "acme"},
 		{"web", "web-identity", "acme"},
@@ -198,8 +215,12 @@ func TestLibrariesThatGetTokens(t *testing.T) {
 			}
 		})
 	}
-	if n := len(w.mints.Received()); n != 1 {
-		t.Errorf("the token endpoint was asked %d times, want once, by the proxy", n)
+	if n := len(w.mints.Received()); n != 2 {
+		t.Errorf("the token endpoint was asked %d times, want twice, by the proxy", n)
+	}
+	r, err := w.Run(t.Context(), "", w.env, "run", "--agent", agent, "--human", human, "--credential", "account", "--", python, script, "id-token")
+	if err != nil || r.Code == 0 || !strings.Contains(r.Err, "target_audience") {
+		t.Errorf("an ID token of an account for access tokens: %v %s%s", err, r.Out, r.Err)
 	}
 	if strings.Contains(w.Output(), canary) {
 		t.Errorf("the program says %s", w.Output())

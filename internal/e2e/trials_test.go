@@ -50,7 +50,7 @@ func (d *desk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.HasSuffix(r.URL.Path, ":generateAccessToken"):
 		fmt.Fprintf(w, `{"accessToken":%q,"expireTime":"2099-01-01T00:00:00Z"}`, canary+"-access")
 	case strings.HasSuffix(r.URL.Path, "/token"):
-		fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":3600}`, canary+"-access")
+		fmt.Fprintf(w, `{"access_token":%q,"id_token":%q,"token_type":"Bearer","expires_in":3600}`, canary+"-access", identityToken())
 	case strings.HasSuffix(r.URL.Path, "/access_tokens"):
 		w.WriteHeader(http.StatusCreated)
 		fmt.Fprintf(w, `{"token":%q,"expires_at":"2099-01-01T00:00:00Z"}`, canary+"-access")
@@ -96,7 +96,8 @@ func (d *desk) right(r *http.Request) bool {
 	case "/bearer":
 		return auth == "Bearer "+canary+"-bearer"
 	case "/tokeninfo":
-		return r.URL.Query().Get("access_token") == canary+"-access"
+		q := r.URL.Query()
+		return q.Get("access_token") == canary+"-access" || q.Get("id_token") == identityToken()
 	case "/token", "/v1/token":
 		return true
 	}
@@ -223,7 +224,7 @@ func TestCredentialsOfEveryKindAreTried(t *testing.T) {
 	role := []string{"--set", "role_arn=arn:aws:iam::123456789012:role/reader"}
 	pair := `{"access_key_id":"` + amazonID + `","secret_access_key":"` + amazonSecret + `"}`
 	tried := map[string]bool{}
-	for _, tc := range []struct {
+	for i, tc := range []struct {
 		kind, service, secret string
 		set                   []string
 		call                  string // arguments of the try
@@ -243,6 +244,7 @@ func TestCredentialsOfEveryKindAreTried(t *testing.T) {
 		{"github-app", "github", app, []string{"--set", "app_id=1", "--set", "installation_id=7", "--set", "permissions=issues:read,contents:write"}, "",
 			"it is triage[bot] at acme's there\nits scopes are contents:write, issues:read\nno grant of the policy needs contents:write: leave that out"},
 		{"google-service-account", "google-*", keyFile(t), google, "", "it is real@acme.iam.gserviceaccount.com's there\nits scopes are https://www.googleapis.com/auth/drive, openid\nfor all that the policy grants, https://www.googleapis.com/auth/drive.metadata.readonly would do"},
+		{"google-service-account", "google-*", keyFile(t), []string{"--set", "target_audience=" + at}, "", "it is real@acme.iam.gserviceaccount.com's there"},
 		{"google-workload", "google-*", workload, append(google, "--set", "audience=//iam.googleapis.com/projects/1", "--set", "service_account=bot@acme.iam.gserviceaccount.com"), "", "its scopes are https://www.googleapis.com/auth/drive, openid"},
 		{"aws", "aws-*", pair, nil, "", "it is arn:aws:iam::1:user/bot's there"},
 		{"aws-role", "aws-*", pair, role, "--url https://sts.eu-west-1.amazonaws.com/?Action=GetCallerIdentity&Version=2011-06-15", "it is arn:aws:iam::1:user/bot's there"},
@@ -254,9 +256,10 @@ func TestCredentialsOfEveryKindAreTried(t *testing.T) {
 	} {
 		tried[tc.kind] = true
 		t.Run(tc.kind, func(t *testing.T) {
-			w.tell(t, tc.secret, append([]string{"credential", "add", tc.kind, "--service", tc.service, "--owner", "org", "--kind", tc.kind, "--from-stdin"}, tc.set...)...)
-			out := w.tell(t, "", append([]string{"credential", "test", tc.kind}, strings.Fields(tc.call)...)...)
-			if !strings.Contains(out, "credential "+tc.kind+" works (the service answers 200)") || !strings.Contains(out, tc.says) {
+			id := fmt.Sprintf("%s-%d", tc.kind, i)
+			w.tell(t, tc.secret, append([]string{"credential", "add", id, "--service", tc.service, "--owner", "org", "--kind", tc.kind, "--from-stdin"}, tc.set...)...)
+			out := w.tell(t, "", append([]string{"credential", "test", id}, strings.Fields(tc.call)...)...)
+			if !strings.Contains(out, "credential "+id+" works (the service answers 200)") || !strings.Contains(out, tc.says) {
 				t.Errorf("got %s, want %s", out, tc.says)
 			}
 		})
@@ -268,12 +271,12 @@ func TestCredentialsOfEveryKindAreTried(t *testing.T) {
 	}
 	w.tell(t, canary+"-body", "credential", "add", "body", "--service", "desk", "--owner", "org", "--kind", "body", "--from-stdin")
 	for args, want := range map[string]string{
-		"body --url " + at + "/x":                       "might change something",
-		"path --url " + at + "/x":                       "write HANDLE in the path",
-		"basic --url " + at + "/basic":                  "say the user with --user",
-		"bearer --url " + at + "/header":                "the service answers 401 and does not take it",
-		"header":                                        "name a harmless address of the service with --url",
-		"aws --url https://s3.us-east-1.amazonaws.com/": "tried at its token service",
+		"body --url " + at + "/x":                          "might change something",
+		"path-5 --url " + at + "/x":                        "write HANDLE in the path",
+		"basic-1 --url " + at + "/basic":                   "say the user with --user",
+		"bearer-0 --url " + at + "/header":                 "the service answers 401 and does not take it",
+		"header-2":                                         "name a harmless address of the service with --url",
+		"aws-15 --url https://s3.us-east-1.amazonaws.com/": "tried at its token service",
 	} {
 		r, err := w.Run(t.Context(), "", w.env, append([]string{"credential", "test"}, strings.Fields(args)...)...)
 		if err != nil || r.Code == 0 || !strings.Contains(r.Err, want) || strings.Contains(r.Out+r.Err, canary) {

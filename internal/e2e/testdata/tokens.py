@@ -34,6 +34,16 @@ def self_signed():
     session(jwt.Credentials.from_signing_credentials(given, audience="https://www.googleapis.com/"))
 
 
+def id_token():
+    import google.auth.transport.requests
+    import requests
+    from google.oauth2 import id_token as identity
+
+    token = identity.fetch_id_token(google.auth.transport.requests.Request(), "https://reports.run.example")
+    answer = requests.get("https://reports.run.example/daily", headers={"Authorization": "Bearer " + token})
+    print(answer.status_code, answer.text)
+
+
 def assume():
     import boto3
 
