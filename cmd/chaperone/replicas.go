@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,9 +44,31 @@ func describeReplicas(w io.Writer, all []replica.Status) {
 		row(w, s.ID, replicaState(&s), s.Host, s.Listen, differing(s.Version, self.Version), differing(short(s.Policy), short(self.Policy)),
 			differing(s.Config, self.Config), differing(s.CA, self.CA), s.Sessions, s.Age.Round(time.Millisecond), s.Lag, s.Skew.Round(time.Millisecond))
 	}
+	for _, s := range all {
+		if keys := otherwise(&s, &self); keys != "" {
+			row(w, s.ID+" has another "+keys+" in its configuration")
+		}
+	}
 	if self.Trouble != "" {
 		row(w, troubled(&self))
 	}
+}
+
+// otherwise names the settings that a replica has otherwise, or nothing where none is known.
+func otherwise(there, here *replica.Status) string {
+	if there.Config == here.Config || there.Parts == nil || here.Parts == nil {
+		return ""
+	}
+	var keys []string
+	for _, parts := range []map[string]string{there.Parts, here.Parts} {
+		for k := range parts {
+			if there.Parts[k] != here.Parts[k] && !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
+		}
+	}
+	slices.Sort(keys)
+	return strings.Join(keys, ", ")
 }
 
 // troubled says what follows from a store that this replica cannot read.
@@ -138,14 +162,41 @@ func (a *app) humanSuspend() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			namesakes := namesakes(ctx, client, h.ID)
 			return a.print(h, func(w io.Writer) {
 				fmt.Fprintf(w, "what acts for %s is barred; its streams were cut, its sessions wait for `chaperone human resume %s`\n", h.ID, h.ID)
 				acknowledged(w, h.Replicas, h.Unconfirmed)
+				for _, id := range namesakes {
+					fmt.Fprintf(w, "NOT barred is what acts for %s, which is another name: suspend it too, if it is the same person\n", id)
+				}
 			})
 		}),
 	}
 	c.Flags().StringVar(&reason, "reason", "", "`TEXT` that says why")
 	return c
+}
+
+// namesakes are the humans who act under the same name and are not suspended: with another
+// issuer, or with one where there was none.
+func namesakes(ctx context.Context, client *admin.Client, human string) (ids []string) {
+	all, err := client.Humans(ctx)
+	if err != nil {
+		return nil // what was asked for is done
+	}
+	for _, h := range all {
+		if h.ID != human && !h.Suspended && subject(h.ID) == subject(human) {
+			ids = append(ids, h.ID)
+		}
+	}
+	return ids
+}
+
+// subject is a human's name without the issuer.
+func subject(human string) string {
+	if _, sub, ok := strings.Cut(human, "#"); ok {
+		return sub
+	}
+	return human
 }
 
 func (a *app) humanResume() *cobra.Command {
@@ -210,7 +261,7 @@ func (f *findings) replicas(ctx context.Context, client *admin.Client) {
 		case s.Policy != self.Policy:
 			f.broken("`chaperone policy promote` puts one in force on all; without it give both the same files at policy.path", "replica %s on %s decides by policy %s, this one by %s", s.ID, s.Host, short(s.Policy), short(self.Policy))
 		case s.Config != self.Config:
-			f.broken("bring both to the same configuration", "replica %s on %s has another configuration", s.ID, s.Host)
+			f.broken("bring both to the same configuration", "replica %s on %s has another %s", s.ID, s.Host, cmp.Or(otherwise(&s, &self), "configuration"))
 		default:
 			continue
 		}

@@ -273,7 +273,7 @@ func (r *road) self() replica.Status {
 	host, _ := os.Hostname() // it is shown only
 	s := replica.Status{
 		ID: r.shared.id, Host: host, PID: os.Getpid(), Listen: r.address, Log: r.door, Version: version(), Policy: r.gate.Revision(),
-		Config: configDigest(r.s), Started: r.started.UTC(), Skew: r.shared.skew(), Draining: r.shared.draining.Load(),
+		Config: configDigest(r.s), Parts: configParts(r.s), Started: r.started.UTC(), Skew: r.shared.skew(), Draining: r.shared.draining.Load(),
 	}
 	if r.ca != nil {
 		s.CA = digest(r.ca.PEM())
@@ -306,13 +306,41 @@ func version() string {
 	return "devel"
 }
 
+// common is a setting that should be the same for all replicas.
+type common struct {
+	key   string
+	value any
+}
+
+func commonSettings(s *settings.Settings) []common {
+	all := []common{{"unknown_hosts", s.UnknownHosts}, {"services", s.Services}, {"upstream.allow_private", s.Upstream.AllowPrivate}, {"upstream.resolve", s.Upstream.Resolve},
+		{"upstream.proxy", s.Upstream.Proxy}, {"store_stale", s.StoreStale}, {"tls", s.TLS.Cert != ""}}
+	if s.Advertise != "" { // older versions have the same digest as long as it is not set
+		all = append(all, common{"advertise", s.Advertise})
+	}
+	return all
+}
+
 // configDigest is of the settings that should be the same for all replicas.
 func configDigest(s *settings.Settings) string {
-	all := []any{s.UnknownHosts, s.Services, s.Upstream.AllowPrivate, s.Upstream.Resolve, s.Upstream.Proxy, s.StoreStale, s.TLS.Cert != ""}
-	if s.Advertise != "" { // older versions have the same digest as long as it is not set
-		all = append(all, s.Advertise)
+	var values []any
+	for _, c := range commonSettings(s) {
+		values = append(values, c.value)
 	}
-	b, err := json.Marshal(all)
+	return digestOf(values)
+}
+
+// configParts are digests of the same settings, each by itself.
+func configParts(s *settings.Settings) map[string]string {
+	parts := map[string]string{}
+	for _, c := range commonSettings(s) {
+		parts[c.key] = digestOf(c.value)
+	}
+	return parts
+}
+
+func digestOf(v any) string {
+	b, err := json.Marshal(v)
 	if err != nil {
 		return "unknown"
 	}

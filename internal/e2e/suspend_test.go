@@ -82,6 +82,11 @@ func TestSuspend(t *testing.T) {
 		})
 	}
 	f.t = t
+	named := "https://idp.example.com#" + human
+	f.member(1, "--human", named)
+	if out := f.verb(0, "", "human", "suspend", human); !strings.Contains(out, "NOT barred is what acts for "+named) || strings.Contains(out, bob) {
+		t.Errorf("suspend printed %q", out)
+	}
 	f.tally()
 }
 

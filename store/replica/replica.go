@@ -20,26 +20,29 @@ import (
 
 // Status is what a replica tells of itself.
 type Status struct {
-	ID       string        `json:"id"`
-	Host     string        `json:"host"`
-	PID      int           `json:"pid"`
-	Listen   string        `json:"listen"`
-	Log      string        `json:"log,omitzero"` // where it answers other replicas' questions about its log
-	Version  string        `json:"version"`
-	Policy   string        `json:"policy"` // revision in force
-	Config   string        `json:"config"` // digest of what should be the same everywhere
-	CA       string        `json:"ca"`     // digest of the certificate that agents trust
-	Started  time.Time     `json:"started"`
-	Sessions int           `json:"sessions"`      // open ones that it knows
-	Applied  uint64        `json:"applied"`       // the last change that it has taken over
-	Age      time.Duration `json:"age"`           // of its view of the store
-	Reloads  int64         `json:"reloads"`       // how often it had to read everything anew
-	Skew     time.Duration `json:"skew,omitzero"` // of the store's clock against its own
-	Draining bool          `json:"draining,omitzero"`
-	Trouble  string        `json:"trouble,omitzero"` // what is wrong between it and the store; empty: nothing
-	Full     bool          `json:"full,omitzero"`    // what is wrong is that the store takes nothing new
-	Stale    bool          `json:"stale,omitzero"`   // the view is too old, and everything is refused
-	Seen     time.Time     `json:"seen"`             // when it told this
+	ID      string `json:"id"`
+	Host    string `json:"host"`
+	PID     int    `json:"pid"`
+	Listen  string `json:"listen"`
+	Log     string `json:"log,omitzero"` // where it answers other replicas' questions about its log
+	Version string `json:"version"`
+	Policy  string `json:"policy"` // revision in force
+	Config  string `json:"config"` // digest of what should be the same everywhere
+	// Parts are digests of what Config is of, by the names of settings; nil: of a version
+	// that does not tell.
+	Parts    map[string]string `json:"parts,omitzero"`
+	CA       string            `json:"ca"` // digest of the certificate that agents trust
+	Started  time.Time         `json:"started"`
+	Sessions int               `json:"sessions"`      // open ones that it knows
+	Applied  uint64            `json:"applied"`       // the last change that it has taken over
+	Age      time.Duration     `json:"age"`           // of its view of the store
+	Reloads  int64             `json:"reloads"`       // how often it had to read everything anew
+	Skew     time.Duration     `json:"skew,omitzero"` // of the store's clock against its own
+	Draining bool              `json:"draining,omitzero"`
+	Trouble  string            `json:"trouble,omitzero"` // what is wrong between it and the store; empty: nothing
+	Full     bool              `json:"full,omitzero"`    // what is wrong is that the store takes nothing new
+	Stale    bool              `json:"stale,omitzero"`   // the view is too old, and everything is refused
+	Seen     time.Time         `json:"seen"`             // when it told this
 
 	// Set for whoever asks, not kept.
 	Alive bool          `json:"alive"`
