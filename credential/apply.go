@@ -203,8 +203,11 @@ func (v *Vault) opened(ctx context.Context, k *kept) (applier, error) {
 	if r := k.open.Load(); r != nil && (r.until.IsZero() || v.now().Before(r.until)) {
 		return r.how, nil
 	}
+	if f := k.failed.Load(); f.lately(v.now()) {
+		return nil, f.err
+	}
 	// The flight goes on when who began it is gone: others wait for it.
-	flight := v.flights.DoChan(k.ID, func() (any, error) {
+	flight := k.flight.DoChan("", func() (any, error) {
 		return v.openNow(context.WithoutCancel(ctx), k)
 	})
 	late := time.NewTimer(v.outside.sourceTime() + lateTime)
@@ -225,13 +228,10 @@ func (v *Vault) openNow(ctx context.Context, k *kept) (*ready, error) {
 	if old != nil && (old.until.IsZero() || v.now().Before(old.until)) {
 		return old, nil // another flight has just landed
 	}
-	s, until, err := v.material(ctx, k)
+	how, until, err := v.applied(ctx, k)
 	if err != nil {
+		k.failed.Store(&failure{err, v.now().Add(failedPause)})
 		return nil, err
-	}
-	how, err := k.kind.open(&opening{v, k, s})
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if m, ok := how.(*minted); ok && old != nil { // its tokens outlive the look at the source
 		m.adopt(old.how)
@@ -239,6 +239,34 @@ func (v *Vault) openNow(ctx context.Context, k *kept) (*ready, error) {
 	r := &ready{how, until}
 	k.open.Store(r)
 	return r, nil
+}
+
+// applied fetches the secret and has its kind read it.
+func (v *Vault) applied(ctx context.Context, k *kept) (applier, time.Time, error) {
+	s, until, err := v.material(ctx, k)
+	if err != nil {
+		return nil, until, err
+	}
+	how, err := k.kind.open(&opening{v, k, s})
+	if err != nil {
+		return nil, until, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return how, until, nil
+}
+
+// failedPause is how long what failed is not tried again: an agent that repeats its request
+// without pause does not have a source or a provider asked as often.
+const failedPause = time.Second
+
+// failure is how a try ended.
+type failure struct {
+	err   error
+	until time.Time
+}
+
+// lately reports whether f, which may be nil, was too short a while ago to try again.
+func (f *failure) lately(now time.Time) bool {
+	return f != nil && now.Before(f.until) && f.until.Sub(now) <= failedPause
 }
 
 // material fetches the secret and tells how long it is good.

@@ -389,7 +389,11 @@ func (a *assumed) mint(ctx context.Context, c *Caller, _ secret.Secret) (grant.T
 		return grant.Token{}, grant.Unreached(ctx, err)
 	}
 	defer resp.Body.Close()
-	return readAssumed(resp, a.v.now())
+	t, err := readAssumed(resp, a.v.now())
+	if err != nil && ctx.Err() != nil {
+		err = grant.ErrTimeout
+	}
+	return t, err
 }
 
 func readAssumed(resp *http.Response, now time.Time) (grant.Token, error) {

@@ -3,12 +3,14 @@ package credential
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"chaperone/credential/grant"
 	"chaperone/credential/internal/secret"
 	"chaperone/credential/source"
 )
@@ -47,6 +49,66 @@ func TestRefreshTokenFromSource(t *testing.T) {
 	ahead.Store(int64(3 * time.Minute))
 	if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, ErrSource) {
 		t.Errorf("an empty source: %v", err)
+	}
+}
+
+// TestFailingSourceIsLeftAlone: requests without pause do not run a command as often, and
+// another source counts at once.
+func TestFailingSourceIsLeftAlone(t *testing.T) {
+	b := vault(t)
+	var ahead, looks atomic.Int64
+	b.Use(Outside{Now: func() time.Time { return time.Unix(1e9, ahead.Load()) }, Sources: map[string]source.Fetcher{"env": source.Env{Lookup: func(name string) (string, bool) {
+		looks.Add(1)
+		return "canary", name == "GOOD"
+	}}}})
+	if err := b.Add(t.Context(), Credential{ID: "s", Kind: KindBearer, Service: "acme", Owner: "org", Source: "env:BAD"}, Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	h, err := b.Issue(t.Context(), "s", "s_1", "", time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		ahead.Store(int64(i) * int64(failedPause) / 10)
+		if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, ErrSource) {
+			t.Fatal(err)
+		}
+	}
+	if looks.Load() != 2 {
+		t.Errorf("%d looks in two seconds", looks.Load())
+	}
+	if err := b.Replace(t.Context(), "s", "env:GOOD", Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.authorization(t, h, Caller{}); err != nil || got != "Bearer canary" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestFailingProviderIsLeftAlone: nor is a provider asked as often as agents repeat.
+func TestFailingProviderIsLeftAlone(t *testing.T) {
+	b, p, _ := minting(t)
+	now, ahead := time.Now(), time.Duration(0)
+	o := b.outside
+	o.Now = func() time.Time { return now.Add(ahead) }
+	b.Use(o)
+	p.instead = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }
+	h := b.with(t, Credential{ID: "r", Kind: KindRefresh, Settings: p.settings()}, "refresh-0")
+	for i := range 20 {
+		ahead = time.Duration(i) * failedPause / 10
+		if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, grant.ErrEndpoint) {
+			t.Fatal(err)
+		}
+	}
+	if p.asked.Load() != 2 {
+		t.Errorf("asked %d times in two seconds", p.asked.Load())
+	}
+	p.mu.Lock()
+	p.instead = nil
+	p.mu.Unlock()
+	ahead += failedPause
+	if got, err := b.authorization(t, h, Caller{}); err != nil || got != "Bearer access-1" {
+		t.Errorf("once it is well: %q, %v", got, err)
 	}
 }
 

@@ -125,6 +125,9 @@ func (m *minted) current(ctx context.Context, c *Caller, refused *token) (*token
 	if m.good(t, refused) {
 		return t, nil
 	}
+	if f := m.failure(key); f.lately(m.v.now()) {
+		return nil, f.err
+	}
 	got, err, _ := m.flights.Do(key, func() (any, error) {
 		// Who began it may go away, and so may everybody: a refresh that has begun is carried through.
 		m.v.minting.RLock()
@@ -200,6 +203,7 @@ func (m *minted) underLock(ctx context.Context, c *Caller, key string, refused *
 	done()
 	m.v.noteMint(err)
 	if err != nil {
+		m.fail(key, &failure{err, m.v.now().Add(failedPause)})
 		if newer := secret.Text(got.Refresh); newer != "" { // without a token that can be used: the next try begins with it
 			m.saved(ctx, key, &token{refresh: newer, made: began, expires: began}, version)
 		}

@@ -106,7 +106,7 @@ func (b *bench) sent(t testing.TB, r *Request, c Caller) (*Presented, *Outgoing,
 func minting(t testing.TB) (*bench, *provider, *atomic.Int64) {
 	b, p := vault(t), newProvider(t)
 	ahead := new(atomic.Int64)
-	b.Use(Outside{HTTP: p.Client().Transport, Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
+	b.Use(Outside{HTTP: p.Client().Transport, TokenTime: 5 * time.Minute, Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
 	return b, p, ahead
 }
 
@@ -242,6 +242,7 @@ func TestNewerRefreshTokenSurvives(t *testing.T) {
 		if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, grant.ErrEndpoint) {
 			t.Errorf("%s: %v", useless, err)
 		}
+		ahead.Add(int64(failedPause))
 	}
 	p.instead = nil
 	want := func(text string) {
@@ -337,7 +338,7 @@ func TestProviderRefuses(t *testing.T) {
 		"cut": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, grant.ErrUnreachable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, p, _ := minting(t)
+			b, p, ahead := minting(t)
 			p.instead = tc.instead
 			h := b.with(t, Credential{ID: "r", Kind: KindRefresh, Settings: p.settings()}, "refresh-0")
 			_, err := b.authorization(t, h, Caller{})
@@ -356,6 +357,7 @@ func TestProviderRefuses(t *testing.T) {
 			p.mu.Lock()
 			p.instead = nil
 			p.mu.Unlock()
+			ahead.Store(int64(failedPause))
 			if got, err := b.authorization(t, h, Caller{}); err != nil || got != "Bearer access-1" {
 				t.Errorf("once it is well: %q, %v", got, err)
 			}

@@ -71,6 +71,8 @@ func (v *Vault) send(ctx context.Context, c *platformCall, got any) error {
 	case errors.Is(why, grant.ErrClient):
 		why = skewed(resp, v.now(), why)
 	case known:
+	case err != nil && ctx.Err() != nil: // in the middle of its answer
+		return grant.ErrTimeout
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
 		why = grant.ErrRedirect
 	case resp.StatusCode != c.success || err != nil:

@@ -16,12 +16,15 @@ type purse struct {
 	mu      sync.RWMutex
 	tokens  map[string]*token // by audience
 	unsaved map[string]*token // minted, and not in the store yet
+	failed  map[string]*failure
 }
 
 // maxAudiences bounds how many tokens of one credential are in memory.
 const maxAudiences = 4096
 
-func newPurse() *purse { return &purse{tokens: map[string]*token{}, unsaved: map[string]*token{}} }
+func newPurse() *purse {
+	return &purse{tokens: map[string]*token{}, unsaved: map[string]*token{}, failed: map[string]*failure{}}
+}
 
 func (p *purse) held(key string) *token {
 	p.mu.RLock()
@@ -37,6 +40,22 @@ func (p *purse) keep(key string, t *token) *token {
 	}
 	p.tokens[key] = t
 	return t
+}
+
+// fail keeps in mind how a provider refused.
+func (p *purse) fail(key string, f *failure) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.failed) >= maxAudiences {
+		clear(p.failed)
+	}
+	p.failed[key] = f
+}
+
+func (p *purse) failure(key string) *failure {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.failed[key]
 }
 
 // wait keeps a token until the store has it.

@@ -67,7 +67,6 @@ type Vault struct {
 	prints  mac // fingerprints in records
 
 	outside Outside
-	flights singleflight.Group // one fetch at a time of each credential
 
 	mints, mintsFailed atomic.Uint64
 	minting            sync.RWMutex // shared by refreshes that are under way
@@ -90,6 +89,8 @@ type kept struct {
 	kind    *Kind
 	public  policy.Credential     // as policy sees it
 	open    atomic.Pointer[ready] // nil: not opened yet
+	flight  singleflight.Group    // one fetch at a time
+	failed  atomic.Pointer[failure]
 	trouble atomic.Pointer[Trouble]
 	echoes  atomic.Pointer[[]*echoForms] // of the secrets that were sent, the latest first
 	removed atomic.Bool                  // no handle opens it any more, not even one that is being issued

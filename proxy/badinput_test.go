@@ -168,6 +168,7 @@ func badEndpoints(t *testing.T) map[string]bad {
 		"the app was revoked":              at(refused(401, "invalid_client"), "client_refused", "whether the app was revoked", "look at the app at the provider"),
 		"the app may not":                  at(refused(400, "unauthorized_client"), "client_refused", "whether the app was revoked", "look at the app at the provider"),
 		"a GitHub App was revoked":         at(answers(401, `{"message":"`+canary+`"}`), "client_refused", "whether the app was revoked", "look at the app at the provider", as(credential.KindGitHubApp)),
+		"GitHub hangs in mid-answer":       at(hangs(`{"token":"`+canary), "token_timeout", "Try again later.", "sources.token_timeout", as(credential.KindGitHubApp), soon),
 		"a GitHub App was uninstalled":     at(answers(404, `{"message":"`+canary+`"}`), "grant_expired", login, "credential login", as(credential.KindGitHubApp)),
 		"the scope is too wide":            at(refused(400, "invalid_scope"), "grant_scope", "narrower than the session's scope", "widen the app's permissions"),
 		"the endpoint hangs":               at(hangs(""), "token_timeout", "Try again later.", "sources.token_timeout", soon),
