@@ -9,6 +9,7 @@ import (
 	"chaperone/audit"
 	"chaperone/audit/proof"
 	"chaperone/cmd/chaperone/settings"
+	"chaperone/store/redis"
 	"chaperone/store/replica"
 )
 
@@ -75,6 +76,11 @@ func (r *road) figures() {
 		}
 		return 0
 	})
+	if db, ok := r.shared.kv.(*redis.Store); ok {
+		m.Counter("chaperone_store_commands_total", "Commands that Redis was sent; hardly more when there are more requests.", func() float64 {
+			return float64(db.Commands())
+		})
+	}
 	m.Counter("chaperone_store_reloads_total", "How often the store was read anew because its history had a gap.", func() float64 {
 		v := r.shared.view.Load()
 		if v == nil {

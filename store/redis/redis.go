@@ -55,6 +55,7 @@ type Store struct {
 	seal   *seal
 	lax    bool         // the server lets scripts write where it lets nobody else
 	offset atomic.Int64 // the server's clock less ours, in nanoseconds
+	sent   atomic.Int64 // commands
 }
 
 var _ store.Feed = (*Store)(nil)
@@ -97,6 +98,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if err == nil {
 		s.db = connect(o)
+		s.db.AddHook(counter{&s.sent})
 		err = s.examine(ctx)
 	}
 	if err == nil {
