@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"iter"
 	"path"
 	"regexp"
 	"strings"
@@ -184,19 +185,11 @@ func linear(w *work) error {
 // typesOf adds the object types of TypeScript declarations, with their fields as a
 // schema has them.
 func typesOf(text string, types map[string]string) {
-	begin := regexp.MustCompile(`^type (\w+) = (?:\w+ & )*\{`)
 	field := regexp.MustCompile(`^  ([a-z]\w*)\??: (.*);`)
 	name := regexp.MustCompile(`[A-Z]\w*`)
-	open := ""
-	for line := range strings.Lines(text) {
-		if f := begin.FindStringSubmatch(line); f != nil {
-			open = f[1]
-		}
-		if strings.HasPrefix(line, "}") {
-			open = ""
-		}
+	for open, line := range declared(text, regexp.MustCompile(`^type (\w+) = (?:\w+ & )*\{`)) {
 		f := field.FindStringSubmatch(line)
-		if f == nil || open == "" {
+		if f == nil {
 			continue
 		}
 		if kinds := name.FindAllString(strings.ReplaceAll(f[2], "Maybe", ""), -1); len(kinds) > 0 {
@@ -205,22 +198,33 @@ func typesOf(text string, types map[string]string) {
 	}
 }
 
+// declared are the lines inside of TypeScript declarations, each with the name in group 1
+// of how its declaration begins.
+func declared(text string, begin *regexp.Regexp) iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		open := ""
+		for line := range strings.Lines(text) {
+			if f := begin.FindStringSubmatch(line); f != nil {
+				open = f[1]
+			}
+			if strings.HasPrefix(line, "}") {
+				open = ""
+			}
+			if open != "" && !yield(open, line) {
+				return
+			}
+		}
+	}
+}
+
 // inputsOf adds the arguments of mutations and the input types of TypeScript declarations,
 // as a schema has them. An id there is a String: it is one by its name.
 func inputsOf(text string, inputs map[string]string) {
-	begin := regexp.MustCompile(`^type (Mutation\w+Args|\w+Input) = \{`)
 	field := regexp.MustCompile(`^  (\w+)(\??): (.*);`)
 	name := regexp.MustCompile(`[A-Z]\w*Input\b`)
-	open := ""
-	for line := range strings.Lines(text) {
-		if f := begin.FindStringSubmatch(line); f != nil {
-			open = f[1]
-		}
-		if strings.HasPrefix(line, "}") {
-			open = ""
-		}
+	for open, line := range declared(text, regexp.MustCompile(`^type (Mutation\w+Args|\w+Input) = \{`)) {
 		f := field.FindStringSubmatch(line)
-		if f == nil || open == "" {
+		if f == nil {
 			continue
 		}
 		kind := "Other"
