@@ -21,6 +21,7 @@ type component struct {
 	field    string // canonical; empty for what is derived
 	arg      string // of ;name= and ;key=
 	bytes    bool   // ;bs
+	strict   bool   // ;sf
 	optional bool
 }
 
@@ -111,17 +112,44 @@ func (c *component) read(p *httpsfv.Params) error {
 			c.arg = text
 		case name == "bs" && c.field != "" && v == true:
 			c.bytes = true
+		case name == "sf" && c.field != "" && v == true:
+			c.strict = true
 		default:
-			return fmt.Errorf("component %s: its parameter %s is not known here; there are name of @query-param, key and bs of fields", c.id, name)
+			return fmt.Errorf("component %s: its parameter %s is not known here; there are name of @query-param, key, sf and bs of fields", c.id, name)
 		}
 	}
 	if c.name == "@query-param" && c.arg == "" {
 		return fmt.Errorf(`component %s: say which, as @query-param;name="id"`, c.id)
 	}
-	if c.bytes && c.arg != "" {
-		return fmt.Errorf("component %s: key and bs exclude each other", c.id)
+	if c.bytes && (c.arg != "" || c.strict) {
+		return fmt.Errorf("component %s: bs excludes key and sf", c.id)
 	}
 	return nil
+}
+
+// dictionaries are fields whose values are dictionaries of RFC 9651. Of others it is
+// tried whether they are an item, a list or a dictionary: what can be read as several of
+// them is written alike, but for a member that stands there twice.
+var dictionaries = []string{"Cache-Control", "Content-Digest", "Repr-Digest", "Want-Content-Digest", "Want-Repr-Digest", "Prefer", "Priority"}
+
+// strictly is the value of a structured field as it is written strictly (section 2.1.1).
+func (c *component) strictly(values []string) (string, bool, error) {
+	var parsed httpsfv.StructuredFieldValue
+	dictionary, err := httpsfv.UnmarshalDictionary(values)
+	parsed = dictionary
+	if !slices.Contains(dictionaries, c.field) {
+		if list, lerr := httpsfv.UnmarshalList(values); lerr == nil {
+			parsed, err = list, nil
+		}
+		if item, ierr := httpsfv.UnmarshalItem(values); ierr == nil {
+			parsed, err = item, nil
+		}
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("%w: %s, for the field is no structured one", ErrMissing, c.id)
+	}
+	text, err := httpsfv.Marshal(parsed)
+	return text, err == nil, err
 }
 
 // value is the component's line in the base. It is false where the request has none.
@@ -169,6 +197,9 @@ func (c *component) ofField(values []string) (string, bool, error) {
 		}
 		text, err := member(m)
 		return text, err == nil, err
+	}
+	if c.strict {
+		return c.strictly(values)
 	}
 	parts := make([]string, len(values))
 	for i, v := range values {

@@ -196,13 +196,14 @@ func TestAlgorithms(t *testing.T) {
 // TestComponents holds each component against the RFC's examples of section 2.
 func TestComponents(t *testing.T) {
 	r := &Request{Method: "GET", Scheme: "https", Host: "WWW.Example.com:443", Path: "/path", RawQuery: "var=this%20is%20a%20big%0Amultiline%20value&bar=with+plus+whitespace&fa%C3%A7ade%22%3A%20=something&qux=&twice=1&twice=2", ContentLength: -1, Header: http.Header{
-		"X-Ows-Header": {"   Leading and trailing whitespace.   "}, "Cache-Control": {"max-age=60", "   must-revalidate"}, "Example-Dict": {"  a=1,    b=2;x=1;y=2,   c=(a   b   c), d"}, "X-Empty-Header": {""},
+		"X-Ows-Header": {"   Leading and trailing whitespace.   "}, "Cache-Control": {"max-age=60", "   must-revalidate"}, "Example-Dict": {"  a=1,    b=2;x=1;y=2,   c=(a   b   c), d"}, "X-Empty-Header": {""}, "Priority": {"u=1,   u=2", "i"},
 		"Example-Header": {"value, with, lots", "of, commas"},
 	}}
 	for component, want := range map[string]string{
 		"@method": "GET", "@authority": "www.example.com", "@scheme": "https", "@path": "/path", "@target-uri": "https://www.example.com/path?" + r.RawQuery, "@request-target": "/path?" + r.RawQuery, "@query": "?" + r.RawQuery,
 		`@query-param;name="var"`: "this%20is%20a%20big%0Amultiline%20value", `@query-param;name="bar"`: "with%20plus%20whitespace", `"@query-param";name="fa%C3%A7ade%22%3A%20"`: "something", `@query-param;name="qux"`: "",
 		"x-ows-header": "Leading and trailing whitespace.", "Cache-Control": "max-age=60, must-revalidate", "x-empty-header": "", `example-dict;key="a"`: "1", `example-dict;key="b"`: "2;x=1;y=2", `example-dict;key="c"`: "(a b c)", `example-dict;key="d"`: "?1",
+		"example-dict;sf": "a=1, b=2;x=1;y=2, c=(a b c), d", "cache-control;sf": "max-age=60, must-revalidate", "example-header;sf": "value, with, lots, of, commas", "priority;sf": "u=2, i",
 		"example-header;bs": ":dmFsdWUsIHdpdGgsIGxvdHM=:, :b2YsIGNvbW1hcw==:",
 	} {
 		s := schemeOf(t, Options{Components: component, Algorithm: HMAC})
@@ -212,7 +213,7 @@ func TestComponents(t *testing.T) {
 			t.Errorf("%s: got %q, want %q, %v", component, got, want, err)
 		}
 	}
-	for _, component := range []string{"x-absent", `@query-param;name="absent"`, `@query-param;name="twice"`, `example-dict;key="z"`, `cache-control;key="("`, "content-length", `x-ows-header;key="a"`} {
+	for _, component := range []string{"x-absent", `@query-param;name="absent"`, `@query-param;name="twice"`, `example-dict;key="z"`, `cache-control;key="("`, "content-length", "x-ows-header;sf", `x-ows-header;key="a"`} {
 		s := schemeOf(t, Options{Components: component, Algorithm: HMAC})
 		if _, _, err := s.base(r, keyOf(t, HMAC, "test-shared-secret"), created); !errors.Is(err, ErrMissing) {
 			t.Errorf("%s: %v", component, err)
@@ -247,13 +248,14 @@ func TestDeclarations(t *testing.T) {
 		"@authority says it":             {Components: "Host"},
 		"it is narrowed on the way":      {Components: "accept-encoding"},
 		"stands twice":                   {Components: "@method", Optional: "@method"},
-		"its parameter sf is not known":  {Components: "date;sf"},
+		"its parameter tr is not known":  {Components: "date;tr"},
+		"bs excludes key and sf":         {Components: "date;bs;sf"},
 		"its parameter req is not known": {Components: "@method;req"},
 		"say which":                      {Components: "@query-param"},
 		"cannot be read":                 {Components: `@query-param;name="`},
 		"is not the name of a field":     {Components: "a:b"},
 		"name in lower case":             {Components: `"Date"`},
-		"exclude each other":             {Components: `date;bs;key="a"`},
+		"excludes key":                   {Components: `date;bs;key="a"`},
 	} {
 		if o.Algorithm == "" {
 			o.Algorithm = HMAC
