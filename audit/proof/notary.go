@@ -44,7 +44,7 @@ type Notary struct {
 	o      NotaryOptions
 	tree   *Tree
 	reader *audit.Reader
-	stale  bool // the reader is behind the tree
+	stale  bool // the reader is not where the tree is
 	leaves []audit.Leaf
 	prev   [sha256.Size]byte
 	knows  bool // prev is the hash of the line before
@@ -156,10 +156,6 @@ func (n *Notary) Add(most int) error {
 // kept, or before so many others that they were not. They are in the files, unless
 // somebody took them away.
 func (n *Notary) catchUp(most int, last int64) error {
-	if n.stale {
-		n.reader.Close()
-		n.reader, n.stale, n.knows = audit.NewReader(n.o.Path, uint64(n.tree.Size())), false, false
-	}
 	if err := n.read(most, last); err != nil || n.more {
 		return err
 	}
@@ -169,6 +165,10 @@ func (n *Notary) catchUp(most int, last int64) error {
 
 // read adds lines from the files: at most so many, and until the tree has size of them.
 func (n *Notary) read(most int, size int64) error {
+	if n.stale {
+		n.reader.Close()
+		n.reader, n.stale, n.knows = audit.NewReader(n.o.Path, uint64(n.tree.Size())), false, false
+	}
 	n.more = true
 	for ; most > 0 && n.tree.Size() < size; most-- {
 		ok, err := n.next()
@@ -240,7 +240,11 @@ func (n *Notary) next() (bool, error) {
 		n.o.Altered(fmt.Sprintf("line %d was changed after it was written, or line %d was put in", seq-1, seq))
 	}
 	n.prev, n.knows = sha256.Sum256(line), true
-	return true, n.tree.Add(line)
+	if err := n.tree.Add(line); err != nil {
+		n.stale = true // it is read once more
+		return false, err
+	}
+	return true, nil
 }
 
 // gap stands for the lines that are missing before number seq.

@@ -98,6 +98,7 @@ func (t *Tree) addHash(h tlog.Hash) error {
 	}
 	hashes, err := tlog.StoredHashesForRecordHash(t.blocks, subtree(t.pending), tlog.HashReaderFunc(t.readHigh))
 	if err != nil {
+		t.pending = t.pending[:blockSize-1] // it can be added again
 		return fmt.Errorf("adding to tree: %w", err)
 	}
 	for _, h := range hashes {
