@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // ring holds the lines that are not in the log yet, in a file that is mapped into
@@ -32,6 +33,8 @@ type ring struct {
 	mem  []byte
 	lap  uint64 // the last that began
 	used int    // bytes of the half that is open
+
+	warmed [2]time.Time // when all pages of a half were touched
 
 	broken atomic.Pointer[error] // why nothing can be added any more
 }
@@ -59,9 +62,14 @@ const (
 	tipAt    = 72 // number and hash of the line in the log when a lap was last done, and their checksum
 )
 
-// warmPages are touched in a half before it is used, so that it is not a request
-// that waits where the kernel has just saved a page.
-const warmPages = 16
+// Before a half is used its pages are touched, so that it is not a request that waits
+// where the kernel has just saved a page: warmPages, which is what most laps take, each
+// time, and all of them, for when the disk does not answer and laps are long, when
+// warmEvery has passed.
+const (
+	warmPages = 16
+	warmEvery = 250 * time.Millisecond
+)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -227,10 +235,14 @@ func (r *ring) done(i int, t tip) {
 
 // warm touches the pages of half i, which holds nothing.
 func (r *ring) warm(i int) {
+	pages := warmPages
+	if now := time.Now(); now.Sub(r.warmed[i]) >= warmEvery {
+		r.warmed[i], pages = now, halfSize/ringPage
+	}
 	r.guard(func() {
 		r.set(i, doneAt, r.get(i, lapAt))
 		h := r.half(i)
-		for p := range warmPages {
+		for p := range pages {
 			h[p*ringPage] = 0
 		}
 	})
