@@ -44,10 +44,16 @@ func TestTwoMasters(t *testing.T) {
 	for _, known := range []member{m, victim} {
 		f.await(1, known, 200, "a session is known on both")
 	}
+	defer func() {
+		if t.Failed() {
+			said, err := sentinel.Do(t.Context(), "SENTINEL", "masters")
+			t.Logf("the sentinel says %s, %v; the replicas printed\n%s\n%s", said, err, f.replicas[0].Output(), f.replicas[1].Output())
+		}
+	}()
 	between.Hold()
 	f.ways[1].Hold()
 	began := time.Now()
-	within(t, time.Minute, "the one that follows revokes at the new master", func() bool {
+	within(t, 3*time.Minute, "the one that follows revokes at the new master", func() bool {
 		r, err := f.replicas[0].Run(t.Context(), "", nil, "revoke", "--session", victim.Session)
 		return err == nil && r.Code == 0
 	})
