@@ -276,12 +276,20 @@ func (a *app) credentialList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) {
+			status, err := client.Status(ctx)
+			if err != nil {
+				return err
+			}
+			err = a.print(list, func(w io.Writer) {
 				row(w, "CREDENTIAL", "SERVICE", "OWNER", "KIND", "CREATED")
 				for _, x := range list {
 					row(w, x.ID, x.Service, x.Owner, kind(&x), day(x.Created))
 				}
 			})
+			if failing := slices.Sorted(maps.Keys(status.Troubles)); err == nil && len(failing) > 0 {
+				fmt.Fprintf(a.stderr, "chaperone: these could not be used when that was last tried: %s; `chaperone doctor` says why\n", strings.Join(failing, ", "))
+			}
+			return err
 		}),
 	}
 }

@@ -40,6 +40,7 @@ func (r *road) figures() {
 	m.Counter("chaperone_policy_recalled_total", "Questions that were answered from memory.", func() float64 { _, n := r.counting.Load().Counts(); return float64(n) })
 	m.Counter("chaperone_refreshes_total", "Short-lived tokens that were got or refreshed.", func() float64 { n, _ := r.vault.Mints(); return float64(n) })
 	m.Counter("chaperone_refresh_failures_total", "Tokens that could not be got.", func() float64 { _, n := r.vault.Mints(); return float64(n) })
+	m.Gauge("chaperone_credentials_failing", "Credentials that could not be used when that was last tried.", func() float64 { return float64(len(r.vault.Troubles())) })
 	m.Gauge("chaperone_log_failed", "1 while the decision log cannot be written; requests are refused then.", func() float64 {
 		if r.log.Failed() != nil {
 			return 1
