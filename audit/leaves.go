@@ -78,16 +78,31 @@ func (l *Log) Look() (altered []string, err error) {
 }
 
 // Save puts on disk what is in the file, as Close does. Those who write meanwhile are not
-// held up.
+// held up. Where it fails the log has failed, as by a sync of its own: the kernel tells of
+// what it lost only once.
 func (l *Log) Save() error {
 	l.writing.Lock()
-	f := l.file
+	f, err := l.file, l.unsaved
 	l.writing.Unlock()
 	if f == nil {
-		return nil
-	}
-	if err := f.Sync(); !errors.Is(err, os.ErrClosed) { // else it has ended, and was synced before
 		return err
 	}
-	return nil
+	return l.sync(f)
+}
+
+// sync puts on disk what is in f, which is the current segment or was.
+func (l *Log) sync(f *os.File) error {
+	err := f.Sync()
+	if err == nil {
+		return nil
+	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if l.file == f {
+		return l.fail(err)
+	}
+	if errors.Is(err, os.ErrClosed) {
+		return l.unsaved // it was synced before it was closed
+	}
+	return err
 }

@@ -97,6 +97,7 @@ type Log struct {
 	spare   []line
 	syncing *time.Timer // a sync is due
 	failed  error       // changed with mu held as well
+	unsaved error       // why what was written may not be on disk, once it is closed
 
 	timers sync.WaitGroup
 }
@@ -311,15 +312,7 @@ func (l *Log) save() {
 	f := l.file
 	l.syncing = nil // what is written from here on arms the next
 	l.writing.Unlock()
-	err := f.Sync()
-	if err == nil {
-		return
-	}
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	if l.file == f { // else it was synced before it was closed
-		l.fail(err)
-	}
+	_ = l.sync(f) // which tells
 }
 
 // Failed returns why the log cannot be written, or nil. It does not wait for a
@@ -344,7 +337,8 @@ func (l *Log) Close() error {
 	if l.syncing != nil && l.syncing.Stop() {
 		l.timers.Done()
 	}
-	err = errors.Join(err, l.file.Sync(), l.file.Close())
+	l.unsaved = l.file.Sync()
+	err = errors.Join(err, l.unsaved, l.file.Close())
 	l.file = nil
 	if l.ring != nil {
 		err = errors.Join(err, l.ring.detach())

@@ -113,6 +113,41 @@ func TestSyncUnderLoad(t *testing.T) {
 	}
 }
 
+// TestSyncForOthersFails has a disk fail when what looks after the log asks for a sync:
+// the log has failed too, as the kernel does not tell it once more. A log that was closed
+// over such a failure does not say that all is on disk.
+func TestSyncForOthersFails(t *testing.T) {
+	l := open(t, Options{})
+	if err := errors.Join(full(l).Close(), l.Flush(), l.Save()); err != nil {
+		t.Fatal(err)
+	}
+	_, unsound, err := os.Pipe() // which cannot be synced
+	if err != nil {
+		t.Fatal(err)
+	}
+	use := func(f *os.File) (before *os.File) {
+		l.writing.Lock()
+		defer l.writing.Unlock()
+		before, l.file = l.file, f
+		return before
+	}
+	sound := use(unsound)
+	if err := l.Save(); !errors.Is(err, ErrLog) || l.Failed() == nil {
+		t.Errorf("%v, failed: %v", err, l.Failed())
+	}
+	use(sound)
+	if err := errors.Join(full(l).Close(), l.Flush(), l.Save(), l.Failed()); err != nil {
+		t.Errorf("after it: %v", err)
+	}
+	defer use(unsound).Close()
+	if err := l.Close(); err == nil {
+		t.Error("closed without a fault")
+	}
+	if l.Save() == nil {
+		t.Error("all is on disk, it says")
+	}
+}
+
 func TestRemovedAndCutShort(t *testing.T) {
 	for name, harm := range map[string]func(string) error{
 		"removed":   os.Remove,
