@@ -76,12 +76,11 @@ func readHead(br *bufio.Reader) (*head, error) {
 // readBlock reads up to an empty line and returns what stands before it. Every
 // line must end in CRLF.
 func readBlock(br *bufio.Reader) (string, error) {
-	if have, err := br.Peek(br.Buffered()); err == nil {
-		if n := wholeBlock(have); n > 0 {
-			block := string(have[:n-2])
-			_, err := br.Discard(n)
-			return block, err
-		}
+	have, _ := br.Peek(br.Buffered()) // cannot fail
+	if n := wholeBlock(have); n > 0 {
+		block := string(have[:n-2])
+		_, err := br.Discard(n)
+		return block, err
 	}
 	var b []byte
 	for {
@@ -108,6 +107,12 @@ func readBlock(br *bufio.Reader) (string, error) {
 			return "", protocolError("a line of the answer does not end in CRLF")
 		}
 	}
+}
+
+// blockAtHand reports whether [readBlock] need not wait.
+func blockAtHand(br *bufio.Reader) bool {
+	have, _ := br.Peek(br.Buffered()) // cannot fail
+	return wholeBlock(have) > 0
 }
 
 // wholeBlock returns the length of the lines at the front of b up to an empty one, with
@@ -280,6 +285,9 @@ func (b *body) Read(p []byte) (int, error) {
 			err = io.ErrUnexpectedEOF
 		}
 	case chunked:
+		if err == io.EOF && n > 0 && !blockAtHand(b.k.br) {
+			return n, nil // what has come does not wait for the trailers
+		}
 		if err == io.EOF {
 			err = b.readTrailers()
 		}

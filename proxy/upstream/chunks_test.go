@@ -3,13 +3,16 @@ package upstream
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httputil"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 // TestChunksDoNotWait has what came of a chunk read while the rest of it is still being
@@ -53,6 +56,33 @@ func TestChunksDoNotWait(t *testing.T) {
 	}
 	if n, err := c.Read(buf); n != 0 || err != io.EOF {
 		t.Errorf("behind the last chunk: %d, %v", n, err)
+	}
+}
+
+// TestBodyDoesNotWaitForTrailers has the body read whose last chunk has come, while the
+// service still makes the trailers.
+func TestBodyDoesNotWaitForTrailers(t *testing.T) {
+	taken := make(chan struct{})
+	addr := serveRaw(t, func(_ int64, c net.Conn) {
+		http.ReadRequest(bufio.NewReader(c))
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nhi\r\n0\r\n")
+		<-taken
+		io.WriteString(c, "X-Sum: 1\r\n\r\n")
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r := get("/x")
+	resp, err := client(t, addr).Send(ctx, permit(t, r), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got := make([]byte, 2)
+	_, err = io.ReadFull(resp.Body, got)
+	close(taken)
+	rest, rerr := io.ReadAll(resp.Body)
+	if string(got)+string(rest) != "hi" || err != nil || rerr != nil || resp.Trailer.Get("X-Sum") != "1" {
+		t.Errorf("%q, %v, then %q, %v, %v", got, err, rest, rerr, resp.Trailer)
 	}
 }
 
