@@ -22,13 +22,14 @@ import (
 )
 
 // Store is a [store.Store] in a bbolt file. Every Save and Delete is one synced
-// transaction, which takes some milliseconds; writers that come together within
-// 2 ms share one.
+// transaction, which takes some milliseconds; those that come while one is under way
+// share the next.
 type Store struct {
 	db    *bbolt.DB
 	now   func() time.Time
 	swept []byte // the name at which the next sweep begins; written in transactions that write, of which there is one
 
+	group   *group
 	history *history
 	closed  chan struct{}
 	closing sync.Once
@@ -109,7 +110,7 @@ func (s *Store) open(path string, wait time.Duration) (err error) {
 	if err := s.compact(path, wait); err != nil {
 		return err
 	}
-	s.db.MaxBatchDelay = 2 * time.Millisecond
+	s.group = &group{db: s.db}
 	last, err := s.sequence()
 	s.history = newHistory(last)
 	return err
@@ -215,7 +216,7 @@ func (s *Store) Save(ctx context.Context, e store.Entry) (store.Entry, error) {
 		return store.Entry{}, named(e.Name, store.ErrTooLarge)
 	}
 	var saved store.Entry
-	err := s.db.Batch(func(tx *bbolt.Tx) error {
+	err := s.group.write(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucket)
 		old, err := s.find(b, e.Name)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -247,7 +248,7 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 		return err
 	}
 	var seq uint64 // 0: there was none
-	err := s.db.Batch(func(tx *bbolt.Tx) (err error) {
+	err := s.group.write(func(tx *bbolt.Tx) (err error) {
 		b := tx.Bucket(bucket)
 		if seq = 0; b.Get([]byte(name)) == nil {
 			return nil
