@@ -26,7 +26,7 @@ func TestSuspend(t *testing.T) {
 		t.Skip("three programs and a server take some seconds")
 	}
 	r := startRedis(t)
-	f := assemble(t, 3, 30*time.Second, func(int) (way, string) { return nil, "redis://" + r.Addr }, func(_ int, o *testkit.ProgramOptions) { o.Grants = suspendGrants })
+	f := assemble(t, 3, 5*time.Minute, func(int) (way, string) { return nil, "redis://" + r.Addr }, func(_ int, o *testkit.ProgramOptions) { o.Grants = suspendGrants })
 	f.verb(2, "", "agent", "add", "sub", "--owner", "o@example.com")
 	const bob = "bob@example.com"
 	session := func(i int, agent, human string, more ...string) member {
@@ -56,7 +56,10 @@ func TestSuspend(t *testing.T) {
 			for _, m := range free {
 				kept = append(kept, f.follow(t.Context(), m, "events", "socket")...)
 			}
-			f.acknowledged(f.verb(0, "", what, "suspend", of.name, "--reason", "test"), len(f.replicas))
+			within(t, 60*time.Second, "every replica says that it is in force", func() bool { // one that is busy for seconds is not waited for
+				out := f.verb(0, "", what, "suspend", of.name, "--reason", "test")
+				return strings.Count(out, "in force on r_") == len(f.replicas)
+			})
 			f.allAnswer(hit, 407, "suspended")
 			f.allAnswer(free, 200, "free")
 			for _, s := range cut {
@@ -70,7 +73,7 @@ func TestSuspend(t *testing.T) {
 			back := slices.DeleteFunc(slices.Clone(hit), func(m member) bool { return m.Session == final.Session })
 			for i := range f.replicas {
 				n := 0
-				within(t, 20*time.Second, "every replica knows that it was lifted", func() bool {
+				within(t, 60*time.Second, "every replica knows that it was lifted", func() bool {
 					n++
 					return ask(t.Context(), f.client(i, back[0]), back[0], fmt.Sprintf("/once/%s/lifted%d-%d", back[0].Session, i, n)) == 200
 				})
@@ -106,7 +109,7 @@ func (f *fleet) allAnswer(all []member, want int, when string) {
 func (f *fleet) refused(all []member, code string) {
 	f.t.Helper()
 	for _, p := range f.replicas {
-		within(f.t, 30*time.Second, "records of what was refused", func() bool {
+		within(f.t, 60*time.Second, "records of what was refused", func() bool {
 			records, err := p.Records()
 			must(f.t, err)
 			sessions, told := map[string]string{}, map[string]bool{}

@@ -108,7 +108,7 @@ func TestRollingUpgradeUnderLoad(t *testing.T) {
 	const notice, drain = time.Second, 2 * time.Second
 	r := startRedis(t)
 	var checks []string
-	f := assemble(t, 3, 30*time.Second, func(int) (way, string) { return nil, "redis://" + r.Addr }, func(_ int, o *testkit.ProgramOptions) {
+	f := assemble(t, 3, 5*time.Minute, func(int) (way, string) { return nil, "redis://" + r.Addr }, func(_ int, o *testkit.ProgramOptions) {
 		addr, err := testkit.FreeAddr()
 		must(t, err)
 		checks = append(checks, addr)
@@ -119,7 +119,7 @@ func TestRollingUpgradeUnderLoad(t *testing.T) {
 		addrs = append(addrs, p.Addr)
 	}
 	b := balance(t, addrs, checks)
-	ready := func(i int) { within(t, 30*time.Second, "the balancer uses it", b.up[i].Load) }
+	ready := func(i int) { within(t, 60*time.Second, "the balancer uses it", b.up[i].Load) }
 	for i := range f.replicas {
 		ready(i)
 	}
