@@ -227,6 +227,7 @@ type body struct {
 	up      *upload
 	stop    func() bool // ends the watch over the request's context
 	r       io.Reader   // what of the connection is the body
+	chunks  *chunks     // nil: it is not chunked
 	left    int64       // for counted bodies
 	kind    bodyKind
 	closing bool  // the connection ends with this answer
@@ -262,7 +263,8 @@ func (b *body) begin() {
 	case noBody:
 		b.end(io.EOF, true)
 	case chunked:
-		b.r = &chunks{br: b.k.br}
+		b.chunks = &chunks{br: b.k.br}
+		b.r = b.chunks
 	}
 }
 
@@ -285,7 +287,7 @@ func (b *body) Read(p []byte) (int, error) {
 			err = io.ErrUnexpectedEOF
 		}
 	case chunked:
-		if err == io.EOF && n > 0 && !blockAtHand(b.k.br) {
+		if err == io.EOF && n > 0 && !blockAtHand(b.chunks.br) {
 			return n, nil // what has come does not wait for the trailers
 		}
 		if err == io.EOF {
@@ -300,7 +302,7 @@ func (b *body) Read(p []byte) (int, error) {
 
 // readTrailers reads what follows the last chunk.
 func (b *body) readTrailers() error {
-	block, err := readBlock(b.k.br)
+	block, err := readBlock(b.chunks.br)
 	if err != nil {
 		if err == io.EOF {
 			return io.ErrUnexpectedEOF
@@ -323,8 +325,12 @@ func (b *body) readTrailers() error {
 
 func (b *body) end(err error, reuse bool) {
 	b.err = err
+	behind := b.k.br.Buffered()
+	if b.chunks != nil {
+		behind += b.chunks.release()
+	}
 	alive := b.stop() // false: the context has ended and closes the connection
-	if reuse && alive && !b.closing && b.up.finished() && b.k.br.Buffered() == 0 {
+	if reuse && alive && !b.closing && b.up.finished() && behind == 0 {
 		b.client.idle.put(b.k)
 	} else {
 		b.k.Close()

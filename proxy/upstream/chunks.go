@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"sync"
 )
 
 // maxOverhead bounds what the framing of a body may take beyond what its chunks excuse,
@@ -15,8 +16,11 @@ const maxOverhead = 16 << 10
 // service may be making still.
 type chunks struct {
 	br       *bufio.Reader
-	left     int64 // bytes of the chunk still to come
-	behind   bool  // its CRLF is
+	wide     *bufio.Reader // lies over that of the connection, and is br then; nil: not needed
+	much     bool          // comes at once
+	small    bool          // is the chunk: a large one is read past all buffers
+	left     int64         // bytes of the chunk still to come
+	behind   bool          // its CRLF is
 	overhead int
 	err      error // sticky
 }
@@ -34,13 +38,50 @@ func (c *chunks) Read(p []byte) (n int, err error) {
 		if len(p) == 0 || n > 0 && c.br.Buffered() == 0 {
 			return n, nil
 		}
+		if c.much && c.small && c.br.Buffered() == 0 {
+			c.widen()
+		}
 		m, err := c.br.Read(p[:min(int64(len(p)), c.left)])
 		n, p = n+m, p[m:]
+		c.much = c.much || m+c.br.Buffered() > muchAtOnce
 		c.left -= int64(m)
 		c.behind = c.left == 0
 		c.err = cutShort(err)
 	}
 	return n, c.err
+}
+
+// muchAtOnce is what most of the connection's buffer holds, in bytes: who fills it sends
+// more than events as they come.
+const muchAtOnce = 3 << 10
+
+const smallChunk = 16 << 10
+
+// wides are for bodies of which much comes in chunks that are small: what is at hand goes
+// on in one piece.
+var wides = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 32<<10) }}
+
+// widen is called while the connection's own buffer is empty.
+func (c *chunks) widen() {
+	if c.wide != nil {
+		return
+	}
+	c.wide = wides.Get().(*bufio.Reader)
+	c.wide.Reset(c.br)
+	c.br = c.wide
+}
+
+// release gives the wide buffer back, and returns how many bytes behind the body were in
+// it. Nothing is read from c any more.
+func (c *chunks) release() (behind int) {
+	if c.wide == nil {
+		return 0
+	}
+	behind = c.wide.Buffered()
+	c.wide.Reset(nil)
+	wides.Put(c.wide)
+	c.wide, c.br, c.err = nil, nil, io.ErrClosedPipe
+	return behind
 }
 
 // lineAtHand reports whether the next chunk's size can be read without waiting.
@@ -80,6 +121,7 @@ func (c *chunks) next() error {
 	if c.overhead > maxOverhead {
 		return protocolError("the chunks of the answer are mostly framing")
 	}
+	c.small = size <= smallChunk
 	if c.left = size; size == 0 {
 		return io.EOF
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -83,6 +84,52 @@ func TestBodyDoesNotWaitForTrailers(t *testing.T) {
 	rest, rerr := io.ReadAll(resp.Body)
 	if string(got)+string(rest) != "hi" || err != nil || rerr != nil || resp.Trailer.Get("X-Sum") != "1" {
 		t.Errorf("%q, %v, then %q, %v, %v", got, err, rest, rerr, resp.Trailer)
+	}
+}
+
+// TestManySmallChunks has a body that comes faster than it is read, for which a larger
+// buffer is taken: its trailers are read, the connection serves the next request, and
+// bytes behind the body end it.
+func TestManySmallChunks(t *testing.T) {
+	piece := strings.Repeat("x", 1000)
+	answer := "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n" + strings.Repeat("3e8\r\n"+piece+"\r\n", 40) + "0\r\nX-Sum: 1\r\n\r\n"
+	for behind, conns := range map[string]int64{"": 1, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad": 3} {
+		var seen atomic.Int64
+		addr := serveRaw(t, func(n int64, c net.Conn) {
+			seen.Store(n)
+			br := bufio.NewReader(c)
+			for {
+				if _, err := http.ReadRequest(br); err != nil {
+					return
+				}
+				io.WriteString(c, answer+behind)
+			}
+		})
+		c := client(t, addr)
+		for range 3 {
+			var wide bool
+			r := get("/x")
+			resp, err := c.Send(t.Context(), permit(t, r), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := resp.Body.(*body)
+			var got strings.Builder
+			buf := make([]byte, 8<<10)
+			for err == nil {
+				wide = wide || b.chunks.wide != nil
+				var n int
+				n, err = resp.Body.Read(buf)
+				got.Write(buf[:n])
+			}
+			if err != io.EOF || got.String() != strings.Repeat(piece, 40) || resp.Trailer.Get("X-Sum") != "1" || !wide {
+				t.Errorf("%d bytes, %v, %v, larger buffer: %v", got.Len(), err, resp.Trailer, wide)
+			}
+			resp.Body.Close()
+		}
+		if seen.Load() != conns {
+			t.Errorf("with %q behind: %d connections, want %d", behind, seen.Load(), conns)
+		}
 	}
 }
 
