@@ -232,7 +232,10 @@ func (v *Vault) Mints() (got, failed uint64) { return v.mints.Load(), v.mintsFai
 // tenth of a short life.
 func (m *minted) made(g grant.Token, began time.Time) *token {
 	t := &token{text: secret.Text(g.Access), refresh: secret.Text(g.Refresh), made: began, expires: g.Expires}
-	if t.expires.IsZero() {
+	switch {
+	case g.Lives > 0:
+		t.expires = began.Add(g.Lives)
+	case t.expires.IsZero():
 		t.expires = began.Add(noExpiry)
 	}
 	m.freshen(t)

@@ -252,7 +252,7 @@ func TestNewerRefreshTokenSurvives(t *testing.T) {
 		}
 	}
 	want("access-1")
-	ahead.Store(int64(59*time.Minute + time.Second))
+	ahead.Add(int64(59*time.Minute + time.Second))
 	kv := &lossy{Store: b.kv}
 	kv.full.Store(true)
 	b.Vault.kv = kv
@@ -266,7 +266,7 @@ func TestNewerRefreshTokenSurvives(t *testing.T) {
 	if err := b.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ahead.Store(int64(90 * time.Minute))
+	ahead.Store(int64(3 * time.Hour))
 	if _, err := b.authorization(t, h, Caller{}); !errors.Is(err, ErrUnavailable) || p.asked.Load() != 4 {
 		t.Errorf("once it is closed: %v, asked %d", err, p.asked.Load())
 	}

@@ -183,7 +183,10 @@ func tokenOf(got *oauth2.Token) (Token, error) {
 	case !got.Expiry.IsZero() && !got.Expiry.After(time.Now()):
 		return t, fmt.Errorf("%w: what it gives has ended already", ErrEndpoint)
 	}
-	t.Access, t.Expires = secret.New(got.AccessToken), got.Expiry
+	t.Access = secret.New(got.AccessToken)
+	if !got.Expiry.IsZero() { // of the library's clock, which is this machine's; the token's is its caller's
+		t.Lives = max(time.Until(got.Expiry), 1)
+	}
 	t.Scope, _ = got.Extra("scope").(string)
 	return t, nil
 }

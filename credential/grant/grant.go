@@ -43,7 +43,8 @@ var (
 type Token struct {
 	Access  secret.Secret
 	Refresh secret.Secret // empty: none, or the one before stays good
-	Expires time.Time     // zero: it does not say
+	Expires time.Time     // by the clock of the service; zero: it does not say, or says how long the token lives
+	Lives   time.Duration // from when it was asked for at least; zero: it does not say, or says when it ends
 	Scope   string        // empty: as asked for
 }
 
