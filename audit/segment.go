@@ -224,7 +224,7 @@ func (l *Log) stillThere() error {
 		f.Close()
 		return err
 	}
-	l.o.Notice("the decision log was removed or replaced by somebody else; it goes on in a new file")
+	l.changed("the decision log was removed or replaced by somebody else; it goes on in a new file")
 	l.file.Close()
 	l.file, l.size, l.started = f, info.Size(), l.o.Now()
 	return nil

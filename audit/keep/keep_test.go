@@ -166,7 +166,7 @@ func TestLogIsTakenAway(t *testing.T) {
 		alarm  string
 	}{
 		{"removed", false, os.Remove, ""},
-		{"removed from the log", true, os.Remove, ""},
+		{"removed from the log", true, os.Remove, "altered: the decision log was removed"},
 		{"cut", false, cut, "are not in the log any more"},
 		{"cut from the log", true, cut, "altered: the decision log was cut short"},
 		{"written from the log", true, scribble, "altered: somebody else wrote to the decision log"},

@@ -25,7 +25,8 @@ type table struct {
 
 type node struct {
 	literals map[string]*node
-	patterns []pattern // longest fixed part first
+	folded   map[string]bool // literals in lower case
+	patterns []pattern       // longest fixed part first
 	param    *node
 	rest     *node // one or more segments
 	leaves   []leaf
@@ -61,6 +62,7 @@ type match struct {
 	method, path string
 	query        string
 	header       http.Header
+	disguised    bool     // a segment is a literal but for its case
 	seen         [4]*node // templates that are not looked for again
 	saw          int      // how many
 	through      *node    // when some were seen: the parameter of several segments that the first had
@@ -173,8 +175,9 @@ func (t *table) alias(path, of string) error {
 
 func (n *node) literal(s string) *node {
 	if n.literals == nil {
-		n.literals = map[string]*node{}
+		n.literals, n.folded = map[string]*node{}, map[string]bool{}
 	}
+	n.folded[fold(s)] = true
 	if n.literals[s] == nil {
 		n.literals[s] = &node{}
 	}
@@ -196,10 +199,11 @@ func (n *node) pattern(prefix, suffix string) *node {
 }
 
 // find looks up a path that has passed checkPath. It returns false when no template
-// with the method fits.
+// with the method fits, or when a segment is a literal but for its case where another
+// may stand: to some services it is the literal, and to others a name.
 func (t *table) find(m *match) bool {
-	m.leaf, m.link, m.rest, m.n = nil, nil, nil, 0
-	return t.root.walk(m.path[1:], 0, m)
+	m.leaf, m.link, m.rest, m.n, m.disguised = nil, nil, nil, 0, false
+	return t.root.walk(m.path[1:], 0, m) && !m.disguised
 }
 
 func (n *node) walk(path string, depth int, m *match) bool {
@@ -211,6 +215,10 @@ func (n *node) walk(path string, depth int, m *match) bool {
 		return true
 	}
 	if segment == "" {
+		return false
+	}
+	if n.literals[segment] == nil && n.folded[fold(segment)] {
+		m.disguised = true
 		return false
 	}
 	for i := range n.patterns {
