@@ -256,6 +256,7 @@ func (s *stage) hidden(t *testing.T, said, answer string) {
 // recorded checks the records of one run, which its purpose tells apart.
 func (w *world) recorded(t *testing.T, purpose, result string, alarm bool) {
 	t.Helper()
+	w.decisions(t, 1, func(r testkit.Record) bool { return r.Purpose == purpose && r.Decision.Result == result }) // the last may be on its way
 	mine := w.decisions(t, 1, func(r testkit.Record) bool { return r.Purpose == purpose })
 	var results, alarms []string
 	for _, r := range mine {
