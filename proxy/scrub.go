@@ -36,7 +36,8 @@ type scrubbing struct {
 }
 
 // search prepares the body of an answer of a service that was sent a secret: it is
-// searched as it comes, or at once where the first piece in buf is all of it. Of an answer without a secret in it no byte is changed.
+// searched as it comes, or at once where the first piece in buf is all of it. Of an answer
+// without a secret in it no byte is changed.
 func (x *exchange) search(resp *http.Response, buf []byte) {
 	s := &x.scrub
 	if s.echo == nil {

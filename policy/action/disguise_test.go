@@ -91,3 +91,29 @@ func TestNearMisses(t *testing.T) {
 		}
 	}
 }
+
+// TestCaseOfLiterals writes a literal segment of an example of every operation in the
+// other case: to a service that folds case it is the operation still, so it may have no
+// other name.
+func TestCaseOfLiterals(t *testing.T) {
+	c := shippedCatalogue(t)
+	for _, s := range c.Services() {
+		rows := s.Rows()
+		for i := range rows {
+			template := strings.Split(strings.TrimPrefix(rows[i].Path, "/"), "/")
+			for at, literal := range template {
+				r := example(s, &rows[i])
+				segments := strings.Split(r.Path, "/")
+				upper := strings.ToUpper(literal)
+				if strings.Contains(literal, "{") || upper == literal || len(segments) != len(template)+1 || segments[at+1] != literal {
+					continue
+				}
+				segments[at+1] = upper
+				r.Path = strings.Join(segments, "/")
+				if got := outcome(c, r); !strings.HasPrefix(got[0], "?") && !strings.HasPrefix(got[0], "unclear: ") {
+					t.Errorf("%s %s (%s) as %s: %s", rows[i].Method, rows[i].Path, rows[i].Action, r.Path, strings.Join(got, ", "))
+				}
+			}
+		}
+	}
+}

@@ -234,6 +234,9 @@ func (k *compiled) otherwise(r *Request, m *match, first policy.Act, q *policy.Q
 		m.seen[m.saw], m.through = m.node, through
 		m.saw++
 		if !k.table.find(m) {
+			if m.disguised {
+				return "no_route", nil
+			}
 			return "", nil
 		}
 		var one policy.Act
